@@ -1,0 +1,292 @@
+"""What is a trial, what is planned for it, and what was heard and decided about it?
+
+The nouns of the whole project. Frozen and plain: they cross process borders as JSON
+(`to_json` / `from_json`), stand in the journal, and are what a report is computed from.
+Counts of FLOPs are `int` and become strings in JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+ALL_LINEAR = "all-linear"
+"""The name peft gives to every linear layer but the head; a `LoraConfig.targets` of one entry."""
+
+
+class Status(StrEnum):
+    """Where a trial stands. The list is closed."""
+
+    PLANNED = "planned"
+    RUNNING = "running"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    REFUSED = "refused"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more will happen to the trial."""
+        return self in {Status.COMPLETED, Status.STOPPED, Status.FAILED, Status.REFUSED}
+
+
+class Action(StrEnum):
+    """What a trial does after a milestone."""
+
+    CONTINUE = "continue"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraConfig:
+    """The adapter of one trial (LoRA, arXiv:2106.09685). peft's names are used in `trainer.model` only."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    """The adapter's output is scaled by alpha / rank (alpha / sqrt(rank) for rsLoRA)."""
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    """Names of linear layers, or ``("all-linear",)``."""
+    dropout: float = 0.0
+    variant: str = "lora"
+    """``lora``, ``rslora`` (arXiv:2312.03732) or ``dora`` (arXiv:2402.09353)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values."""
+        return {**asdict(self), "targets": list(self.targets)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> LoraConfig:
+        """Reads what `to_json` wrote."""
+        return cls(**{**row, "targets": tuple(row["targets"])})
+
+
+@dataclass(frozen=True, slots=True)
+class TrialConfig:
+    """What makes one trial different from another: what Ray calls its config."""
+
+    lora: LoraConfig | None = field(default_factory=LoraConfig)
+    """None is the base model as it is: a zero-shot baseline, never trained."""
+    learning_rate: float = 1e-4
+    schedule: str = "constant"
+    """``constant``, ``wsd`` (warm-up, stable, linear decay at the end) or ``cosine``; all with warm-up."""
+    warmup_steps: int = 0
+    decay_fraction: float = 0.2
+    """Share of all steps over which ``wsd`` decays to zero at the end."""
+    context_length: int = 512
+    """Tokens of one training sequence."""
+    stride: int = 256
+    """Tokens between the starts of two training windows of one system."""
+    batch_size: int = 4
+    """Sequences in one optimizer step."""
+    padding: str = "pad"
+    """What becomes of a short last window: ``pad`` (not counted in the loss), ``drop`` or ``pack``."""
+    weight_decay: float = 0.0
+    gradient_clip: float = 1.0
+    """Largest gradient norm; 0 clips nothing."""
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values."""
+        return {**asdict(self), "lora": None if self.lora is None else self.lora.to_json()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> TrialConfig:
+        """Reads what `to_json` wrote."""
+        lora = None if row["lora"] is None else LoraConfig.from_json(row["lora"])
+        return cls(**{**row, "lora": lora})
+
+
+@dataclass(frozen=True, slots=True)
+class Milestone:
+    """A step at which a trial evaluates, writes a checkpoint, reports, and waits for a decision."""
+
+    step: int
+    """Optimizer steps done since the trial began; 0 evaluates the untrained adapter or base model."""
+    flops: int
+    """FLOPs of the whole trial from its start to here, this milestone's evaluation included."""
+    rung: int | None = None
+    """The rung at which a halving policy judges here; None between rungs."""
+    forecast: bool = False
+    """Whether forecasts of held-out systems are generated here too."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values, FLOPs as a string."""
+        return {**asdict(self), "flops": str(self.flops)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Milestone:
+        """Reads what `to_json` wrote."""
+        return cls(**{**row, "flops": int(row["flops"])})
+
+
+@dataclass(frozen=True, slots=True)
+class TrialPlan:
+    """The whole of a trial and its whole price, before it runs."""
+
+    trial_id: str
+    stage: str
+    config: TrialConfig
+    milestones: tuple[Milestone, ...]
+    """In order of steps; the last one ends the trial."""
+    continues: str | None = None
+    """The trial whose weights and optimizer this one starts from; None starts afresh."""
+
+    def __post_init__(self) -> None:
+        """Holds the milestones to their order."""
+        steps = [milestone.step for milestone in self.milestones]
+        flops = [milestone.flops for milestone in self.milestones]
+        assert steps, f"{self.trial_id} has no milestone"
+        assert steps == sorted(set(steps)), f"{self.trial_id}: steps out of order: {steps}"
+        assert flops == sorted(set(flops)), f"{self.trial_id}: prices out of order: {flops}"
+        assert flops[0] > 0, f"{self.trial_id}: a milestone that costs nothing"
+
+    @property
+    def price(self) -> int:
+        """FLOPs of the whole trial if it runs to its end."""
+        return self.milestones[-1].flops
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole trial."""
+        return self.milestones[-1].step
+
+    def flops_at(self, index: int) -> int:
+        """FLOPs from the start to milestone `index`; 0 for -1, before the first milestone."""
+        return self.milestones[index].flops if index >= 0 else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values."""
+        return {
+            "trial_id": self.trial_id,
+            "stage": self.stage,
+            "config": self.config.to_json(),
+            "milestones": [milestone.to_json() for milestone in self.milestones],
+            "continues": self.continues,
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> TrialPlan:
+        """Reads what `to_json` wrote."""
+        return cls(
+            trial_id=row["trial_id"],
+            stage=row["stage"],
+            config=TrialConfig.from_json(row["config"]),
+            milestones=tuple(Milestone.from_json(milestone) for milestone in row["milestones"]),
+            continues=row["continues"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a trial reports at a milestone. Counters run from the start of the attempt, so hearing one twice changes nothing."""
+
+    trial_id: str
+    attempt: int
+    """1 for the first start of the trial, one more whenever it starts or resumes in a worker."""
+    milestone: int
+    """Index into `TrialPlan.milestones`."""
+    step: int
+    flops: int
+    """FLOPs that this attempt used up to and with this milestone's evaluation."""
+    validation_loss: float
+    """Mean cross-entropy over the fixed validation windows, nats per token; NaN when training diverged."""
+    seconds: float
+    """Wall-clock seconds of this attempt up to here, model loading not included."""
+    tokens: int = 0
+    """Training tokens of this attempt up to here, padding included."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Further figures by name: ``train_loss``, ``forecast_mae``, …; units stand in docs."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values: FLOPs as a string, floats that JSON lacks (NaN, inf) as strings."""
+        return {
+            "trial_id": self.trial_id,
+            "attempt": self.attempt,
+            "milestone": self.milestone,
+            "step": self.step,
+            "flops": str(self.flops),
+            "validation_loss": _plain(self.validation_loss),
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+            "metrics": {name: _plain(value) for name, value in self.metrics.items()},
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Measurement:
+        """Reads what `to_json` wrote."""
+        metrics = {name: float(value) for name, value in row["metrics"].items()}
+        loss = float(row["validation_loss"])
+        known = {
+            name: row[name]
+            for name in ("trial_id", "attempt", "milestone", "step", "seconds", "tokens")
+        }
+        return cls(**known, flops=int(row["flops"]), validation_loss=loss, metrics=metrics)
+
+
+def _plain(value: float) -> float | str:
+    return (
+        value if value - value == 0 else str(value)
+    )  # only NaN and the infinities differ from themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a policy says after a measurement; the reason is a sentence with its numbers."""
+
+    action: Action
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A trial as the scheduler knows it. Frozen: every event makes a new one."""
+
+    plan: TrialPlan
+    status: Status = Status.PLANNED
+    curve: tuple[Measurement, ...] = ()
+    """One measurement a milestone heard, in order, of whichever attempt reached it first."""
+    reason: str = ""
+    """Why the status is what it is, in words."""
+    attempt: int = 0
+    """How often the trial was started or resumed in a worker."""
+    failures: int = 0
+    granted: int = -1
+    """Index of the last milestone that is paid for, or -1."""
+
+    @property
+    def reached(self) -> int:
+        """Index of the last milestone heard of, or -1."""
+        return self.curve[-1].milestone if self.curve else -1
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps at the last milestone heard of."""
+        return self.curve[-1].step if self.curve else 0
+
+    @property
+    def flops_heard(self) -> int:
+        """FLOPs of the stretches heard of (lost attempts come on top, in the ledger)."""
+        return self.plan.flops_at(self.reached)
+
+    @property
+    def loss(self) -> float | None:
+        """The latest validation loss, nats per token; None before the first measurement."""
+        return self.curve[-1].validation_loss if self.curve else None
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """One stage: its trials, what they may spend in all, and how they are judged."""
+
+    name: str
+    trials: tuple[TrialPlan, ...]
+    allowance: int
+    """FLOPs that the stage may spend; never less than the dearest single first stretch."""
+    policy: str
+    """Name of the policy: ``fixed``, ``halving``."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of the plan, a sentence each."""
