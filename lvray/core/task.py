@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lvray.core.trial import Milestone, TrialConfig
+from lvray.core.trial import Milestone, StepPrices, TrialConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,10 @@ class EvaluationTask:
     """Time steps a forecast is given."""
     forecast_horizon: int
     """Time steps a forecast is asked for."""
+    forecast_prompt_tokens: int
+    """Most tokens of one prompt: what was priced. The oldest time steps of a longer one are left out."""
     forecast_tokens: int
     """Most new tokens that one forecast may take: what was priced."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepPrices:
-    """What the parts of this trial cost, FLOPs each, under the sweep's convention."""
-
-    train_step: int
-    evaluation: int
-    """One pass over the validation windows."""
-    forecast: int
-    """One generation of all forecasts, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +79,7 @@ class Task:
         row = asdict(self)
         row["config"] = self.config.to_json()
         row["milestones"] = [milestone.to_json() for milestone in self.milestones]
-        row["prices"] = {name: str(flops) for name, flops in asdict(self.prices).items()}
+        row["prices"] = self.prices.to_json()
         row["data"] = {**asdict(self.data), "codec": dict(self.data.codec)}
         return row
 
@@ -103,6 +94,6 @@ class Task:
                 "evaluation": EvaluationTask(**row["evaluation"]),
                 "config": TrialConfig.from_json(row["config"]),
                 "milestones": tuple(Milestone.from_json(entry) for entry in row["milestones"]),
-                "prices": StepPrices(**{name: int(flops) for name, flops in row["prices"].items()}),
+                "prices": StepPrices.from_json(row["prices"]),
             }
         )

@@ -101,6 +101,26 @@ class TrialConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class StepPrices:
+    """What the parts of this trial cost, FLOPs each, under the sweep's convention."""
+
+    train_step: int
+    evaluation: int
+    """One pass over the validation windows."""
+    forecast: int
+    """One generation of all forecasts, at most."""
+
+    def to_json(self) -> dict[str, str]:
+        """Gives plain JSON values, FLOPs as strings."""
+        return {name: str(flops) for name, flops in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, str]) -> StepPrices:
+        """Reads what `to_json` wrote."""
+        return cls(**{name: int(flops) for name, flops in row.items()})
+
+
+@dataclass(frozen=True, slots=True)
 class Milestone:
     """A step at which a trial evaluates, writes a checkpoint, reports, and waits for a decision."""
 
@@ -132,8 +152,12 @@ class TrialPlan:
     config: TrialConfig
     milestones: tuple[Milestone, ...]
     """In order of steps; the last one ends the trial."""
+    prices: StepPrices
+    """What the milestones' prices are made of."""
     continues: str | None = None
     """The trial whose weights and optimizer this one starts from; None starts afresh."""
+    fills: bool = False
+    """Whether the trial takes as many steps as its stage can pay for, so that a loss shortens it."""
 
     def __post_init__(self) -> None:
         """Holds the milestones to their order."""
@@ -165,7 +189,9 @@ class TrialPlan:
             "stage": self.stage,
             "config": self.config.to_json(),
             "milestones": [milestone.to_json() for milestone in self.milestones],
+            "prices": self.prices.to_json(),
             "continues": self.continues,
+            "fills": self.fills,
         }
 
     @classmethod
@@ -176,7 +202,9 @@ class TrialPlan:
             stage=row["stage"],
             config=TrialConfig.from_json(row["config"]),
             milestones=tuple(Milestone.from_json(milestone) for milestone in row["milestones"]),
+            prices=StepPrices.from_json(row["prices"]),
             continues=row["continues"],
+            fills=row["fills"],
         )
 
 
@@ -269,8 +297,9 @@ class Trial:
 
     @property
     def flops_heard(self) -> int:
-        """FLOPs of the stretches heard of (lost attempts come on top, in the ledger)."""
-        return self.plan.flops_at(self.reached)
+        """FLOPs that were heard of (what was lost comes on top, in the ledger)."""
+        by_attempt = {measurement.attempt: measurement.flops for measurement in self.curve}
+        return sum(by_attempt.values())
 
     @property
     def loss(self) -> float | None:
@@ -285,8 +314,54 @@ class StagePlan:
     name: str
     trials: tuple[TrialPlan, ...]
     allowance: int
-    """FLOPs that the stage may spend; never less than the dearest single first stretch."""
+    """FLOPs that the stage may spend."""
     policy: str
     """Name of the policy: ``fixed``, ``halving``."""
+    rungs: tuple[int, ...] = ()
+    """For policies that promote: how many trials may reach each rung, the first rung first."""
     notes: tuple[str, ...] = ()
     """What a person should know of the plan, a sentence each."""
+
+    @property
+    def price(self) -> int:
+        """FLOPs that the stage spends if nothing ends early or is lost: each rung filled by its dearest trials."""
+        if not self.rungs:
+            return sum(plan.price for plan in self.trials)
+        total = 0
+        for rung, count in enumerate(self.rungs):
+            stretches = sorted((_stretch_to_rung(plan, rung) for plan in self.trials), reverse=True)
+            total += sum(stretches[:count])
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values, FLOPs as a string."""
+        return {
+            "name": self.name,
+            "policy": self.policy,
+            "allowance": str(self.allowance),
+            "rungs": list(self.rungs),
+            "notes": list(self.notes),
+            "trials": [plan.to_json() for plan in self.trials],
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> StagePlan:
+        """Reads what `to_json` wrote; further keys (a journal record has some) are passed over."""
+        return cls(
+            name=row["name"],
+            trials=tuple(TrialPlan.from_json(plan) for plan in row["trials"]),
+            allowance=int(row["allowance"]),
+            policy=row["policy"],
+            rungs=tuple(row["rungs"]),
+            notes=tuple(row["notes"]),
+        )
+
+
+def _stretch_to_rung(plan: TrialPlan, rung: int) -> int:
+    """FLOPs that one trial needs from rung - 1 (or its start) to `rung`."""
+    at = {
+        milestone.rung: milestone.flops
+        for milestone in plan.milestones
+        if milestone.rung is not None
+    }
+    return at[rung] - (at[rung - 1] if rung else 0)

@@ -1,0 +1,114 @@
+"""Where does each thing of a run lie, and how is a file written whole or not at all?
+
+    runs/<name>/
+        sweep.yaml          the sweep, resolved: every default written out
+        environment.json    versions, commit, device
+        split.json          which systems train, validate, test; the codec fitted on the training ones
+        ledger.jsonl        transfers (or wherever `ledger:` points)
+        journal.jsonl       measurements and decisions
+        trials/<id>/        config.json  checkpoints/  adapter/  forecasts.npz
+        best/               the winner's adapter and its card
+        report.html  report.md  figures/  flops.csv
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvray.core.errors import RunFolderError
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one sweep. Everything that happened is in it."""
+
+    root: Path
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.root.name
+
+    @property
+    def sweep(self) -> Path:
+        """The resolved sweep file."""
+        return self.root / "sweep.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, commit, device."""
+        return self.root / "environment.json"
+
+    @property
+    def split(self) -> Path:
+        """Roles of the systems, and the codec."""
+        return self.root / "split.json"
+
+    @property
+    def ledger(self) -> Path:
+        """Transfers of FLOPs, unless the sweep shares a ledger elsewhere."""
+        return self.root / "ledger.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """Measurements and decisions."""
+        return self.root / "journal.jsonl"
+
+    @property
+    def best(self) -> Path:
+        """The winner's adapter."""
+        return self.root / "best"
+
+    def trial(self, trial_id: str) -> Path:
+        """The folder of one trial."""
+        return self.root / "trials" / trial_id
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for one driver; the lock ends with the process, however it ends.
+
+        Raises:
+            RunFolderError: another process holds it, or the folder cannot be written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunFolderError(f"{self.root}: cannot be written: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+                raise RunFolderError(
+                    f"{self.root} is in use by process {holder}; wait for it, or end it first"
+                ) from None
+            os.ftruncate(handle, 0)
+            os.write(handle, f"{os.getpid()}\n".encode())
+            yield
+        finally:
+            os.close(handle)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: to a name beside it, flushed to the disk, then renamed.
+
+    Raises:
+        RunFolderError: the disk is full or the folder cannot be written; the old file stays as it was.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,8 @@
+"""Floor 3: from what a person asked to what will be run, and what that costs. Runs nothing.
+
+- `data`     the sweep's series: read, split, scaled, ready to be written as text
+- `prices`   what one trial's steps, evaluations and forecasts cost
+- `stages`   the trials of each stage, their milestones, and who may spend what
+- `tasks`    what a worker is told of one attempt
+- `environment`  versions, commit and machine
+"""

@@ -1,0 +1,82 @@
+"""Which series does a sweep read, which systems play which part, and how are they written as text?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lvray.core.errors import DataError
+from lvray.core.run_folder import RunFolder, write_whole
+from lvray.core.task import DataTask
+from lvray.series.codec import Codec
+from lvray.series.dataset import Dataset, Split, load, read, split_systems
+from lvray.spec.schema import Sweep
+
+GENERATED_VARIABLES = 2
+"""Prey and predator."""
+
+
+def variables_of(sweep: Sweep) -> int:
+    """How many variables the series have; a file is opened for it, a generated data set is not made."""
+    return read(Path(sweep.data.path)).values.shape[2] if sweep.data.path else GENERATED_VARIABLES
+
+
+def prepare(sweep: Sweep, folder: RunFolder) -> DataTask:
+    """Reads or generates the series, splits the systems, fits the codec on the training ones.
+
+    What it finds is written to ``split.json`` on the first call and read from there afterwards, so
+    that a resumed sweep has the same systems in the same parts.
+
+    Raises:
+        DataError: the data cannot be read, split or scaled, or the series are too short to forecast.
+    """
+    path = load(
+        sweep.data.source, path=sweep.data.path, seed=sweep.data.seed, systems=sweep.data.systems
+    )
+    if folder.split.exists():
+        row = json.loads(folder.split.read_text(encoding="utf-8"))
+        return DataTask(
+            path=str(path),
+            train=tuple(row["train"]),
+            validation=tuple(row["validation"]),
+            test=tuple(row["test"]),
+            codec=row["codec"],
+        )
+    dataset = read(path)
+    _long_enough(sweep, dataset)
+    split = split_of(sweep, dataset)
+    codec = Codec.fit(dataset.values[list(split.train)], **codec_arguments(sweep))
+    written = {"source": dataset.source, "variables": list(dataset.variables), **asdict(split), "codec": codec.to_json()}
+    write_whole(folder.split, json.dumps(written, indent=1) + "\n")
+    return DataTask(str(path), split.train, split.validation, split.test, codec.to_json())
+
+
+def split_of(sweep: Sweep, dataset: Dataset) -> Split:
+    """Systems by part, as the sweep file asks."""
+    wanted = sweep.data.split
+    return split_systems(
+        len(dataset.values),
+        train=wanted.train,
+        validation=wanted.validation,
+        test=wanted.test,
+        seed=wanted.seed,
+        order=wanted.order,
+    )
+
+
+def codec_arguments(sweep: Sweep) -> Mapping[str, Any]:
+    """The sweep's `text:` as `Codec.fit` takes it."""
+    return {"decimals": sweep.text.decimals, **sweep.text.scaling.model_dump()}
+
+
+def _long_enough(sweep: Sweep, dataset: Dataset) -> None:
+    forecast = sweep.evaluation.forecast
+    need, have = forecast.context_steps + forecast.horizon, dataset.values.shape[1]
+    if have < need and any(stage.forecast for stage in sweep.stages):
+        raise DataError(
+            f"{dataset.source}: its series have {have} time steps; evaluation.forecast asks for "
+            f"{forecast.context_steps} of context and {forecast.horizon} of horizon, {need} together"
+        )

@@ -1,0 +1,215 @@
+"""Which trials does each stage have, where are they measured, and what may the stage spend?
+
+The sweep's FLOPs flow through its stages in order. A stage's hold-back leaves the sweep's account
+before anything runs, so that no stage before it can touch it; what a stage does not use goes back and
+is there for the next. All of it is worked out here before a trial starts, by the same functions that
+`plan` prints and the driver runs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from lvray.core.errors import BudgetTooSmall
+from lvray.core.trial import StagePlan, StepPrices, TrialConfig, TrialPlan
+from lvray.core.units import format_flops
+from lvray.planner.prices import price_trial
+from lvray.scheduler.halving import plan_halving
+from lvray.scheduler.milestones import evenly, fill, price, unroll
+from lvray.spec.schema import StageSpec, Sweep
+from lvray.spec.space import grid, overridden, trial_config
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The winner of a stage, as later stages start from it."""
+
+    trial_id: str
+    config: TrialConfig
+
+
+def hold_back(sweep: Sweep, stage: StageSpec) -> int:
+    """FLOPs that are set aside for `stage` before anything runs."""
+    return int(sweep.budget * Fraction(str(stage.hold_back))) if stage.hold_back else 0
+
+
+def allowance(
+    sweep: Sweep, stage: StageSpec, *, free: int, held: int, best: Mapping[str, Best], variables: int
+) -> int:
+    """FLOPs that `stage` may spend.
+
+    Args:
+        sweep: the sweep file.
+        stage: the stage that is about to begin.
+        free: FLOPs in the sweep's account, all hold-backs already taken out.
+        held: FLOPs in the stage's own account, its hold-back.
+        best: winners of earlier stages, by stage.
+        variables: how many variables the series have.
+
+    Raises:
+        BudgetTooSmall: the stage's price is fixed and there is not that much.
+    """
+    later = sweep.stages[sweep.stages.index(stage) + 1 :]
+    spoken_for = sum(_claim(sweep, other, best, variables) for other in later)
+    most = held + max(0, free - spoken_for)
+    if stage.share is not None:
+        return min(most, held + int(sweep.budget * Fraction(str(stage.share))))
+    need = _fixed_price(sweep, stage, best, variables)
+    if need is None:
+        return most
+    if need > held + free:
+        raise BudgetTooSmall(
+            f"stage {stage.name} costs {format_flops(need)} FLOPs and {format_flops(held + free)} are left "
+            f"of the budget of {format_flops(sweep.budget)}; a budget of "
+            f"{format_flops(sweep.budget + need - held - free)} would do, or fewer or shorter trials"
+        )
+    return need
+
+
+def _claim(sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int) -> int:
+    """What a later stage will need of the sweep's account, hold-backs not included."""
+    if stage.share is not None:
+        return int(sweep.budget * Fraction(str(stage.share)))
+    need = _fixed_price(sweep, stage, best, variables)
+    return 0 if need is None else max(0, need - hold_back(sweep, stage))
+
+
+def _fixed_price(sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int) -> int | None:
+    """The price of a stage whose trials have a number of steps; None for one that takes what there is."""
+    if stage.steps == "fill" or stage.policy.name != "fixed":
+        return None
+    return sum(plan.price for plan in _fixed_trials(sweep, stage, best, variables))
+
+
+def plan_stage(
+    sweep: Sweep, stage: StageSpec, *, allowed: int, best: Mapping[str, Best], variables: int
+) -> StagePlan:
+    """Lays out the trials of one stage, each with its milestones and its whole price.
+
+    Args:
+        sweep: the sweep file.
+        stage: the stage.
+        allowed: FLOPs that it may spend (`allowance`).
+        best: winners of earlier stages; where one that `stage` is `from` is missing, the dearest
+            config it could have is taken.
+        variables: how many variables the series have.
+
+    Raises:
+        BudgetTooSmall: `allowed` does not pay for what the stage needs at the least.
+        ModelError: the model's shape is not known, or a LoRA target is not in it.
+    """
+    if stage.policy.name == "halving":
+        return plan_halving(
+            stage.name,
+            _shuffled(_candidates(sweep, stage, best, variables), sweep.seed),
+            allowance=allowed,
+            final_run=sum(hold_back(sweep, other) for other in sweep.stages if other.from_stage == stage.name),
+            reduction_factor=stage.policy.reduction_factor,
+            most_steps=stage.steps if isinstance(stage.steps, int) else None,
+        )
+    if stage.steps == "fill":
+        return StagePlan(stage.name, (_filling(sweep, stage, allowed, best, variables),), allowed, "fixed")
+    trials = _fixed_trials(sweep, stage, best, variables)
+    dear = sum(plan.price for plan in trials)
+    if dear > allowed:
+        raise BudgetTooSmall(
+            f"stage {stage.name}: its {len(trials)} trials cost {format_flops(dear)} FLOPs and it may spend "
+            f"{format_flops(allowed)}; raise its share or the budget, or give it fewer or shorter trials"
+        )
+    return StagePlan(stage.name, trials, allowed, "fixed")
+
+
+def outline(sweep: Sweep, *, variables: int) -> tuple[StagePlan, ...]:
+    """The plan of every stage if nothing ends early and nothing is lost, in order.
+
+    Winners are not known yet, so a stage that is `from` another is priced with the dearest config it
+    could get.
+
+    Raises:
+        BudgetTooSmall: the budget does not pay for some stage.
+    """
+    held = {stage.name: hold_back(sweep, stage) for stage in sweep.stages}
+    free = sweep.budget - sum(held.values())
+    plans: list[StagePlan] = []
+    for stage in sweep.stages:
+        own = held[stage.name]
+        allowed = allowance(sweep, stage, free=free, held=own, best={}, variables=variables)
+        plan = plan_stage(sweep, stage, allowed=allowed, best={}, variables=variables)
+        plans.append(plan)
+        free += own - plan.price
+    return tuple(plans)
+
+
+def _fixed_trials(
+    sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int
+) -> tuple[TrialPlan, ...]:
+    if stage.zero_shot:
+        return tuple(_measured_once(plan, stage) for plan in _candidates(sweep, stage, best, variables))
+    assert isinstance(stage.steps, int), f"stage {stage.name} has no number of steps"
+    stops = [(step, None) for step in evenly(stage.steps, stage.evaluations)]
+    return tuple(
+        replace(plan, milestones=unroll(plan.prices, stops, forecast=stage.forecast))
+        for plan in _candidates(sweep, stage, best, variables)
+    )
+
+
+def _measured_once(plan: TrialPlan, stage: StageSpec) -> TrialPlan:
+    return replace(plan, milestones=unroll(plan.prices, [(0, None)], forecast=stage.forecast))
+
+
+def _filling(
+    sweep: Sweep, stage: StageSpec, allowed: int, best: Mapping[str, Best], variables: int
+) -> TrialPlan:
+    """The one trial of a `steps: fill` stage, with as many whole steps as `allowed` buys."""
+    (plan,) = _candidates(sweep, stage, best, variables)
+    milestones = fill(plan.prices, allowed, evaluations=stage.evaluations, forecast=stage.forecast)
+    if milestones is None:
+        least = price(plan.prices, steps=1, evaluations=1, forecast=stage.forecast)
+        raise BudgetTooSmall(
+            f"stage {stage.name} may spend {format_flops(allowed)} FLOPs, and one step with its evaluation costs "
+            f"{format_flops(least)}; raise its hold_back or the budget"
+        )
+    return replace(plan, milestones=milestones, fills=True)
+
+
+def _candidates(
+    sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int
+) -> tuple[TrialPlan, ...]:
+    """The trials of a stage, not laid out yet: one milestone after one step stands for what is to come."""
+    configs = tuple(_configs(sweep, stage, best, variables))
+    continues = best[stage.from_stage].trial_id if stage.continues and stage.from_stage in best else None
+    plans = []
+    for index, config in enumerate(configs):
+        prices = price_trial(sweep, config, variables)
+        trial_id = stage.name if len(configs) == 1 else f"{stage.name}-{index + 1:0{len(str(len(configs)))}d}"
+        milestones = unroll(prices, [(1, None)], forecast=False)
+        plans.append(TrialPlan(trial_id, stage.name, config, milestones, prices, continues=continues))
+    return tuple(plans)
+
+
+def _configs(
+    sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int
+) -> Iterable[TrialConfig]:
+    if stage.from_stage is None:
+        return (trial_config(sweep, stage, overrides) for overrides in grid(stage.space))
+    if stage.from_stage in best:
+        base = best[stage.from_stage].config
+    else:
+        earlier = next(other for other in sweep.stages if other.name == stage.from_stage)
+        base = max(
+            _configs(sweep, earlier, best, variables),
+            key=lambda config: _dearness(price_trial(sweep, config, variables)),
+        )
+    return (overridden(base, stage, overrides) for overrides in grid(stage.space))
+
+
+def _dearness(prices: StepPrices) -> tuple[int, int]:
+    return prices.train_step, prices.evaluation
+
+
+def _shuffled(plans: Sequence[TrialPlan], seed: int) -> tuple[TrialPlan, ...]:
+    """The candidates in an order drawn by the sweep's seed, so that a budget for some of them takes no corner of the grid."""
+    return tuple(random.Random(seed).sample(plans, len(plans)))

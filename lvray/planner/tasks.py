@@ -1,0 +1,49 @@
+"""What is a worker told of one attempt at one trial?"""
+
+from __future__ import annotations
+
+from lvray.core.run_folder import RunFolder
+from lvray.core.task import DataTask, EvaluationTask, Task
+from lvray.planner.prices import forecast_tokens
+from lvray.scheduler.scheduler import Grant
+from lvray.spec.schema import Sweep
+
+
+def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, threads: int) -> Task:
+    """Everything a worker needs to carry out `grant`.
+
+    Args:
+        sweep: the sweep file.
+        folder: its run folder, on storage that the worker sees too.
+        data: the prepared series.
+        grant: the stretch that is paid for.
+        threads: CPU threads the worker may use.
+    """
+    plan = grant.plan
+    variables = len(data.codec["variables"]) if isinstance(data.codec.get("variables"), list) else int(data.codec["variables"])
+    prompt, new = forecast_tokens(sweep, variables)
+    evaluation, forecast = sweep.evaluation, sweep.evaluation.forecast
+    return Task(
+        trial_id=plan.trial_id,
+        attempt=grant.attempt,
+        model=sweep.model,
+        device=sweep.resources.device,
+        data=data,
+        evaluation=EvaluationTask(
+            validation_windows=evaluation.windows,
+            validation_context=evaluation.context_length,
+            batch_size=evaluation.batch_size,
+            forecast_systems=forecast.systems,
+            forecast_context_steps=forecast.context_steps,
+            forecast_horizon=forecast.horizon,
+            forecast_prompt_tokens=prompt,
+            forecast_tokens=new,
+        ),
+        config=plan.config,
+        milestones=plan.milestones,
+        prices=plan.prices,
+        folder=str(folder.trial(plan.trial_id)),
+        reached=grant.reached,
+        continues=None if plan.continues is None else str(folder.trial(plan.continues)),
+        threads=threads,
+    )

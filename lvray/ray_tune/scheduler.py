@@ -1,0 +1,62 @@
+"""What Tune hears of a trial goes to our scheduler, and its answer back to Tune."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from lvray.core.trial import Action, Measurement
+from lvray.ray_tune.trainable import FAILURE
+from lvray.scheduler.scheduler import Scheduler
+
+
+class Relay(FIFOScheduler):
+    """Passes measurements and failures on. Pausing ends the attempt: to Tune, both are STOP."""
+
+    _supports_buffered_results = False
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        attempts: Mapping[str, str],
+        folder_of: Callable[[str], Path],
+        changed: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._scheduler = scheduler
+        self._attempts = attempts
+        self._folder_of = folder_of
+        self._changed = changed
+
+    def on_trial_result(self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """Asks what the trial does after this milestone."""
+        decision = self._scheduler.hear(Measurement.from_json(json.loads(result["measurement"])))
+        self._changed()
+        go_on = decision.action is Action.CONTINUE
+        return str(TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: TuneController, trial: TuneTrial) -> None:
+        """Notes that the attempt broke. Tune itself never retries: a retry must be paid for first."""
+        name = self._attempts[trial.trial_id]
+        told = self._folder_of(name) / FAILURE
+        if told.exists():
+            failure = json.loads(told.read_text(encoding="utf-8"))
+            self._scheduler.fail(name, failure["reason"], retry=failure["retry"])
+        else:
+            self._scheduler.fail(name, "the worker process ended without a word")
+        self._changed()
+
+    def on_trial_complete(self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """Notes an attempt that ended without being told to, before the milestone it was paid for."""
+        self._scheduler.fail(self._attempts[trial.trial_id], "the worker ended before its milestone")
+        self._changed()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune pickles all it is given, to restore it in a way that we never use."""
+        return {}

@@ -1,0 +1,61 @@
+"""What runs in a worker: one attempt at one trial, told by a `Task`."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from lvray.core.errors import LvrayError
+from lvray.core.run_folder import write_whole
+from lvray.core.task import Task
+from lvray.core.trial import Measurement
+
+FAILURE = "failure.json"
+"""In the trial's folder: what broke its last attempt, for the driver and for whoever looks into it."""
+
+
+def attempt(config: Mapping[str, Any]) -> None:
+    """Trains until the driver says stop, which arrives as SystemExit out of `report`.
+
+    The process lives on for the next attempt, with the base model still in its memory.
+    """
+    task = Task.from_json(json.loads(config["task"]))
+    if task.threads:
+        os.environ["OMP_NUM_THREADS"] = str(task.threads)  # read when torch is imported, just below
+    failure = Path(task.folder) / FAILURE
+    failure.unlink(missing_ok=True)
+    try:
+        from lvray.trainer.loop import run  # seconds of imports, which only a worker pays
+
+        run(task, report)
+    except Exception as error:
+        row = {"reason": reason_of(error), "retry": not isinstance(error, LvrayError), "traceback": traceback.format_exc()}
+        write_whole(failure, json.dumps(row, indent=1) + "\n")
+        raise
+
+
+def reason_of(error: Exception) -> str:
+    """The error in one line, its kind first where that is not one of our own."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, LvrayError) else f"{type(error).__name__}: {text}"
+
+
+def report(measurement: Measurement) -> None:
+    """Hands a measurement to the driver and waits for its answer.
+
+    Ray's own views show the flat figures; the driver reads the whole measurement from the text.
+    """
+    tune.report(
+        {
+            "measurement": json.dumps(measurement.to_json()),
+            "validation_loss": measurement.validation_loss,
+            "step": measurement.step,
+            "flops": float(measurement.flops),
+        }
+    )

@@ -1,0 +1,339 @@
+"""Planned asynchronous halving: try many trials for little, promote the best, never wait without need.
+
+Successive halving (arXiv:1502.07943) with the asynchronous promotions of ASHA (arXiv:1810.05934), and
+three things of our own. *Planned*: rungs are levels of FLOPs, not steps, laid out as a table that the
+stage can pay for whole before anything runs. *Half a rung*: nobody is promoted before half of a rung
+has reported, since a promotion judged among two or three is nearly drawn by lot. *Promotion, not stopping*: a
+trial pauses at its rung and resumes from its checkpoint if it is promoted, then or later.
+
+Symbols: E the stage's allowance, R the price of the final run, n_j the trials that may reach rung j,
+F_j the FLOPs of a trial at rung j (from its start, evaluations included), η the reduction factor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from lvray.core.errors import BudgetTooSmall
+from lvray.core.trial import Action, Decision, StagePlan, Status, StepPrices, Trial, TrialPlan
+from lvray.core.units import format_flops
+from lvray.scheduler.milestones import evenly, price, steps_within, unroll
+from lvray.scheduler.policy import Trials, Winner, diverged, finite_loss
+
+FEWEST = 3
+"""A search among fewer candidates is no search: it is refused."""
+
+LARGEST_JUMP = Fraction(4)
+"""Between two rungs, and into the final run: beyond 4 × the FLOPs, a short run's ranking misleads."""
+
+EVALUATIONS_A_RUNG = 2
+"""One halfway to the rung for the curve, one at the rung to judge by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The schedule of one halving stage: `counts[j]` trials may reach `levels[j]` FLOPs each."""
+
+    counts: tuple[int, ...]
+    levels: tuple[int, ...]
+
+    @property
+    def price(self) -> int:
+        """FLOPs of the whole ladder when every rung is filled: Σ n_j (F_j − F_{j−1})."""
+        steps = zip(self.counts, self.levels, (0, *self.levels), strict=False)
+        return sum(count * (level - below) for count, level, below in steps)
+
+
+def ladder(
+    *, candidates: int, floor: int, top: int, allowance: int, reduction_factor: float
+) -> Ladder:
+    """Lays out the rungs that `allowance` pays for.
+
+    Args:
+        candidates: how many trials there are to try.
+        floor: the least FLOPs at which the dearest candidate can be judged (F_0).
+        top: FLOPs of the last rung at least, so that the jump into the final run is not too wide (R/3);
+            0 where no final run follows.
+        allowance: FLOPs of the stage (E).
+        reduction_factor: η, the share of a rung that is promoted is 1/η.
+
+    Raises:
+        BudgetTooSmall: fewer than three candidates can be paid for.
+    """
+    eta = Fraction(reduction_factor).limit_denominator(1000)
+    by_range = (
+        1 + max(0, round(math.log(max(top, floor) / floor) / math.log(eta))) if top else math.inf
+    )
+    for started in range(candidates, FEWEST - 1, -1):
+        # Below two trials a rung decides nothing, so the ladder ends where n/η^j comes down to two.
+        by_count = 1 + max(0, math.ceil(round(math.log(started / 2) / math.log(eta), 9)))
+        rungs = int(min(by_range, by_count))
+        counts = _counts(started, rungs, eta)
+        growth = _growth(floor, top, rungs, eta)
+        weight = sum(count * _widths(growth, rung) for rung, count in enumerate(counts))
+        lowest = Fraction(floor)
+        if weight * lowest <= allowance:
+            if started == candidates:  # more FLOPs than candidates need: every rung is raised
+                lowest = allowance / weight
+            levels = tuple(math.floor(lowest * growth**rung) for rung in range(rungs))
+            return Ladder(counts, levels)
+    least = min(candidates, FEWEST)
+    raise BudgetTooSmall(
+        f"{format_flops(allowance)} FLOPs do not pay for a search among {least} candidates at "
+        f"{format_flops(floor)} FLOPs each; {format_flops(2 * least * floor)} would"
+    )
+
+
+def _counts(started: int, rungs: int, eta: Fraction) -> tuple[int, ...]:
+    """n_j = ⌈n_0 / η^j⌉, two at the least: 9, 3, 2 for nine trials and η = 3."""
+    return tuple(max(min(2, started), math.ceil(started / eta**rung)) for rung in range(rungs))
+
+
+def _growth(floor: int, top: int, rungs: int, eta: Fraction) -> Fraction:
+    """F_{j+1} / F_j: what leads from the floor to the top in even ratios, but no jump over 4 × or under 2 ×."""
+    if rungs == 1 or not top:
+        return eta
+    even = Fraction((top / floor) ** (1 / (rungs - 1))).limit_denominator(1000)
+    return min(max(even, Fraction(2)), min(LARGEST_JUMP, eta))
+
+
+def _widths(growth: Fraction, rung: int) -> Fraction:
+    """(F_j − F_{j−1}) / F_0."""
+    return growth**rung - (growth ** (rung - 1) if rung else 0)
+
+
+def plan_halving(
+    name: str,
+    trials: Sequence[TrialPlan],
+    *,
+    allowance: int,
+    final_run: int,
+    reduction_factor: float,
+    most_steps: int | None = None,
+) -> StagePlan:
+    """Gives every trial its milestones on a ladder that `allowance` pays for.
+
+    Args:
+        name: the stage.
+        trials: the candidates, in the order in which they start; their milestones are replaced.
+        allowance: FLOPs of the stage.
+        final_run: FLOPs of the run that the winner gets afterwards; 0 if none follows.
+        reduction_factor: η.
+        most_steps: the most optimizer steps a trial takes; None for no such cap.
+
+    Raises:
+        BudgetTooSmall: fewer than three candidates can be paid for.
+    """
+    if len(trials) < FEWEST:
+        raise BudgetTooSmall(
+            f"stage {name}: halving needs at least {FEWEST} candidates, its space has {len(trials)}; "
+            "widen the space or use policy: fixed"
+        )
+    floor = max(_floor(plan.prices, plan.config.warmup_steps) for plan in trials)
+    rungs = ladder(
+        candidates=len(trials),
+        floor=floor,
+        top=final_run // 3,
+        allowance=allowance,
+        reduction_factor=reduction_factor,
+    )
+    if most_steps is not None:
+        rungs = _capped(
+            rungs, max(_price_at_top(plan.prices, most_steps, len(rungs.counts)) for plan in trials)
+        )
+    started = trials[: rungs.counts[0]]
+    notes = [
+        f"{len(started)} of {len(trials)} candidates start"
+        + ("" if len(started) == len(trials) else ": the budget pays for no more"),
+        "; ".join(
+            f"rung {rung}: {count} trials to {format_flops(level)} FLOPs each"
+            for rung, (count, level) in enumerate(zip(rungs.counts, rungs.levels, strict=True))
+        ),
+    ]
+    return StagePlan(
+        name=name,
+        trials=tuple(_on_ladder(plan, rungs, most_steps) for plan in started),
+        allowance=allowance,
+        policy="halving",
+        rungs=rungs.counts,
+        notes=tuple(notes),
+    )
+
+
+def _floor(prices: StepPrices, warmup_steps: int) -> int:
+    """The least FLOPs at which a trial can be judged: twice its warm-up (ten steps at least), and its evaluations."""
+    steps = max(10, 2 * warmup_steps)
+    return price(prices, steps=steps, evaluations=EVALUATIONS_A_RUNG, forecast=False)
+
+
+def _price_at_top(prices: StepPrices, steps: int, rungs: int) -> int:
+    return price(prices, steps=steps, evaluations=EVALUATIONS_A_RUNG * rungs, forecast=False)
+
+
+def _capped(rungs: Ladder, top: int) -> Ladder:
+    """Lowers the whole ladder so that its last rung costs at most `top`."""
+    if rungs.levels[-1] <= top:
+        return rungs
+    return replace(rungs, levels=tuple(level * top // rungs.levels[-1] for level in rungs.levels))
+
+
+def _on_ladder(plan: TrialPlan, rungs: Ladder, most_steps: int | None) -> TrialPlan:
+    """The most whole steps that fit each rung, evaluated halfway to it and at it."""
+    stops: list[tuple[int, int | None]] = []
+    begun = 0
+    for rung, level in enumerate(rungs.levels):
+        evaluations = EVALUATIONS_A_RUNG * (rung + 1)
+        end = steps_within(plan.prices, level, evaluations=evaluations, forecast=False)
+        end = min(end, most_steps) if most_steps is not None else end
+        between = evenly(end - begun, EVALUATIONS_A_RUNG)
+        stops += [(begun + step, None) for step in between[:-1]] + [(end, rung)]
+        begun = end
+    return replace(plan, milestones=unroll(plan.prices, stops, forecast=False))
+
+
+@dataclass(frozen=True, slots=True)
+class Halving:
+    """The policy `halving`, for a stage that `plan_halving` laid out."""
+
+    counts: tuple[int, ...]
+    """n_j: how many trials may reach rung j."""
+
+    def judge(self, trial: Trial, trials: Trials) -> Decision:
+        """At a rung: goes on if it would be promoted now, else pauses there; between rungs it goes on."""
+        if stop := diverged(trial):
+            return stop
+        milestone = trial.plan.milestones[trial.reached]
+        if milestone.rung is None:
+            return Decision(
+                Action.CONTINUE, f"step {trial.step}, on the way to rung {rung_of(trial) + 1}"
+            )
+        if milestone.rung == len(self.counts) - 1:
+            return Decision(Action.STOP, f"reached the last rung with loss {trial.loss:.4f}")
+        standing = self._standing(trial, milestone.rung, trials)
+        name = trial.plan.trial_id
+        if name in self._promotable(milestone.rung, trials, also=name):
+            return Decision(Action.CONTINUE, f"{standing}: goes on")
+        return Decision(Action.PAUSE, f"{standing}: waits at rung {milestone.rung}")
+
+    def candidates(self, trials: Trials) -> Iterator[str]:
+        """Interrupted trials, then promotions from the top rung down, then new starts."""
+        yield from (
+            name
+            for name, trial in trials.items()
+            if trial.status is Status.PAUSED and trial.plan.milestones[trial.reached].rung is None
+        )
+        for rung in range(len(self.counts) - 2, -1, -1):
+            yield from self._promotable(rung, trials)
+        yield from (name for name, trial in trials.items() if trial.status is Status.PLANNED)
+
+    def reserve_until(self, trial: Trial) -> int:
+        """The whole way to the next rung, the evaluation halfway included."""
+        ahead = range(trial.reached + 1, len(trial.plan.milestones))
+        return next(index for index in ahead if trial.plan.milestones[index].rung is not None)
+
+    def parting(self, trial: Trial, trials: Trials) -> str:
+        """The rank at the rung where the trial was left, or that its way on could not be paid."""
+        rung = rung_of(trial)
+        if trial.plan.trial_id in self.candidates(trials):
+            return f"its way to rung {rung + 1} can no longer be paid: the stage's FLOPs have ended"
+        if rung < 0:
+            return "never judged: the stage's FLOPs ended before its first rung"
+        on = sum(rung_of(other) > rung for other in trials.values())
+        return f"{self._standing(trial, rung, trials)}; {on} went on"
+
+    def winner(self, trials: Trials) -> Winner | None:
+        """The lowest loss among those that climbed highest."""
+        heard = [trial for trial in trials.values() if finite_loss(trial) is not None]
+        if not heard:
+            return None
+        highest = max(rung_of(trial) for trial in heard)
+        ranked = sorted(
+            (trial for trial in heard if rung_of(trial) == highest),
+            key=lambda trial: (_score(trial, highest), trial.plan.trial_id),
+        )
+        best = ranked[0]
+        where = f"at rung {highest}" if highest >= 0 else "before the first rung"
+        reason = f"validation loss {best.loss:.4f}, the lowest of {len(ranked)} {where}"
+        if len(ranked) > 1:
+            reason += f"; next {ranked[1].plan.trial_id} with {ranked[1].loss:.4f}"
+        return Winner(best.plan.trial_id, reason)
+
+    def _promotable(self, rung: int, trials: Trials, *, also: str | None = None) -> list[str]:
+        """Paused trials (and `also`, which is being judged) that may leave `rung` now, best first."""
+        ranked = self._ranked(rung, trials)
+        wide, narrow = self.counts[rung], self.counts[rung + 1]
+        if self._full(rung, trials):
+            quota = narrow
+        elif 2 * len(ranked) >= wide:
+            quota = len(ranked) * narrow // wide
+        else:
+            return []
+        gone = {trial.plan.trial_id for trial in ranked if _left(trial, rung)}
+        waiting = [
+            trial.plan.trial_id
+            for trial in ranked[:quota]
+            if trial.plan.trial_id not in gone
+            and (trial.status is Status.PAUSED or trial.plan.trial_id == also)
+        ]
+        return waiting[: max(0, narrow - len(gone))]
+
+    def _ranked(self, rung: int, trials: Trials) -> list[Trial]:
+        """Trials judged at `rung` that are still of use, lowest loss first."""
+        judged = [
+            trial
+            for trial in trials.values()
+            if rung_of(trial) >= rung
+            and trial.status is not Status.FAILED
+            and math.isfinite(_score(trial, rung))
+        ]
+        return sorted(judged, key=lambda trial: (_score(trial, rung), trial.plan.trial_id))
+
+    def _full(self, rung: int, trials: Trials) -> bool:
+        """Whether every trial that can still come to be judged at `rung` has been."""
+        underway = (
+            not trial.status.final
+            and rung_of(trial) == rung - 1
+            and (rung == 0 or _left(trial, rung - 1))
+            for trial in trials.values()
+        )
+        if any(underway):
+            return False
+        if rung == 0:
+            return True
+        gone = sum(_left(trial, rung - 1) for trial in self._ranked(rung - 1, trials))
+        places = self.counts[rung] - gone
+        return places <= 0 or (
+            self._full(rung - 1, trials) and not self._promotable(rung - 1, trials)
+        )
+
+    def _standing(self, trial: Trial, rung: int, trials: Trials) -> str:
+        ranked = [other.plan.trial_id for other in self._ranked(rung, trials)]
+        if trial.plan.trial_id not in ranked:
+            return f"rung {rung}: not ranked"
+        place = ranked.index(trial.plan.trial_id) + 1
+        return f"rung {rung}: loss {_score(trial, rung):.4f}, rank {place} of {len(ranked)}"
+
+
+def rung_of(trial: Trial) -> int:
+    """The highest rung at which the trial was heard, or -1."""
+    passed = [milestone.rung for milestone in trial.plan.milestones[: trial.reached + 1]]
+    return max((rung for rung in passed if rung is not None), default=-1)
+
+
+def _score(trial: Trial, rung: int) -> float:
+    """Validation loss that was heard at `rung`, nats per token."""
+    at = next(
+        index for index, milestone in enumerate(trial.plan.milestones) if milestone.rung == rung
+    )
+    return next(heard.validation_loss for heard in trial.curve if heard.milestone == at)
+
+
+def _left(trial: Trial, rung: int) -> bool:
+    """Whether the trial was promoted from `rung`, whatever became of it there."""
+    at = next(
+        index for index, milestone in enumerate(trial.plan.milestones) if milestone.rung == rung
+    )
+    return trial.granted > at or trial.reached > at

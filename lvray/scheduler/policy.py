@@ -1,0 +1,66 @@
+"""What is a policy?
+
+Pure functions of the trials of one stage: a policy keeps no memory, draws no random numbers and
+writes nothing, so that asking is free and a replay decides the same again. What it needs to know it
+gets as fields when it is made from the stage's plan (`scheduler.registry`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from lvray.core.trial import Action, Decision, Trial
+
+Trials = Mapping[str, Trial]
+"""The trials of one stage by id, in the order of the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The best trial of a stage, and why in words."""
+
+    trial_id: str
+    reason: str
+
+
+class Policy(Protocol):
+    """Who goes on, who waits, who is done, who won."""
+
+    def judge(self, trial: Trial, trials: Trials) -> Decision:
+        """What `trial` does after the milestone it just reported; `trials` holds it in that state."""
+        ...
+
+    def candidates(self, trials: Trials) -> Iterator[str]:
+        """Trials that a free worker should take up, best first: planned ones to start, paused ones to promote.
+
+        The scheduler grants the first whose next stretch it can pay for. Nothing to offer now is an
+        empty iterator; the stage ends when nothing can be granted and nothing runs.
+        """
+        ...
+
+    def reserve_until(self, trial: Trial) -> int:
+        """Index of the milestone up to which the next stretch is reserved, in one grant."""
+        ...
+
+    def parting(self, trial: Trial, trials: Trials) -> str:
+        """Why a trial that is not final when its stage ends was left behind, in words."""
+        ...
+
+    def winner(self, trials: Trials) -> Winner | None:
+        """The best trial of the stage when it ends; None where no trial has a finite loss."""
+        ...
+
+
+def finite_loss(trial: Trial) -> float | None:
+    """The latest validation loss if it is a finite number, nats per token."""
+    return trial.loss if trial.loss is not None and math.isfinite(trial.loss) else None
+
+
+def diverged(trial: Trial) -> Decision | None:
+    """Stops a trial whose latest loss is not a finite number; None for any other."""
+    if trial.loss is None or math.isfinite(trial.loss):
+        return None
+    return Decision(Action.STOP, f"diverged: validation loss is {trial.loss} at step {trial.step}")

@@ -1,0 +1,318 @@
+"""The heart: grants stretches of trials, hears what they measured, judges, and keeps the books.
+
+Events in, instructions out. Nothing here knows of Ray, processes or clocks: a driver (Ray, or virtual
+time) asks `next_grant` when a worker is free, tells `hear` what a trial measured and `fail` when one
+broke, and does as it is told. Two orders make a crash at any moment harmless:
+
+- a grant is in the ledger *before* anyone may use it, and in the journal before a worker hears of it;
+- a measurement is in the journal *before* it is paid for, since paying again is harmless (every
+  transfer has a key) and forgetting is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lvray.core.errors import Overdraft
+from lvray.core.trial import Action, Decision, Measurement, StagePlan, Status, Trial, TrialPlan
+from lvray.core.units import format_flops
+from lvray.ledger.ledger import Books
+from lvray.scheduler.milestones import fill
+from lvray.scheduler.policy import Policy, Winner, finite_loss
+
+Record = Callable[[Mapping[str, Any]], None]
+"""Writes one line to the journal, durably, before it returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A stretch of a trial that is paid for: from the milestone it reached to the one it may reach."""
+
+    plan: TrialPlan
+    attempt: int
+    reached: int
+    """Index of the milestone whose checkpoint the stretch starts from; -1 for the very start."""
+    until: int
+    """Index of the last milestone paid for."""
+    flops: int
+
+
+class Scheduler:
+    """One stage of a sweep, from its plan to its winner."""
+
+    def __init__(
+        self,
+        stage: StagePlan,
+        policy: Policy,
+        books: Books,
+        record: Record,
+        *,
+        session: int = 1,
+        most_failures: int = 2,
+        trials: Mapping[str, Trial] | None = None,
+    ) -> None:
+        """Takes up a stage.
+
+        Args:
+            stage: its plan.
+            policy: who judges.
+            books: the sweep's accounts; the stage's allowance is already in its own.
+            record: writes the journal.
+            session: counts the drivers that worked on this sweep. It stands in the keys of reservations:
+                one that a killed driver made and told nobody of must not pay for one of ours.
+            most_failures: how often a trial may break before it is given up.
+            trials: where the trials stand if the stage was begun before (`scheduler.replay`).
+        """
+        self.stage = stage
+        self.trials: dict[str, Trial] = (
+            {plan.trial_id: Trial(plan) for plan in stage.trials}
+            if trials is None
+            else dict(trials)
+        )
+        self._policy = policy
+        self._books = books
+        self._record = record
+        self._session = session
+        self._most_failures = most_failures
+
+    # What a driver asks.
+
+    @property
+    def running(self) -> int:
+        """How many trials hold a grant."""
+        return sum(trial.status is Status.RUNNING for trial in self.trials.values())
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs and nothing more can be granted; asking changes nothing."""
+        return self.running == 0 and self._affordable() is None
+
+    def next_grant(self) -> Grant | None:
+        """Pays for the stretch that a free worker should take up now; None to wait, or for no more."""
+        chosen = self._affordable()
+        if chosen is None:
+            return None
+        trial, until = chosen
+        attempt = trial.attempt + 1
+        flops = self._reserve(trial, attempt, until)
+        granted = replace(trial, status=Status.RUNNING, attempt=attempt, granted=until, reason="")
+        self._record(
+            {
+                "event": "start",
+                "trial_id": trial.plan.trial_id,
+                "attempt": attempt,
+                "reached": trial.reached,
+                "granted": until,
+                "flops": str(flops),
+            }
+        )
+        self.trials[trial.plan.trial_id] = granted
+        return Grant(granted.plan, attempt, granted.reached, until, flops)
+
+    # What a driver tells.
+
+    def hear(self, measurement: Measurement) -> Decision:
+        """Takes in a measurement, pays for it, and says what the trial does next.
+
+        A measurement heard before, or of an attempt that is over, changes nothing.
+        """
+        trial = self.trials[measurement.trial_id]
+        if trial.status is not Status.RUNNING or measurement.attempt != trial.attempt:
+            return Decision(
+                Action.STOP, f"attempt {measurement.attempt} is over: the trial is {trial.status}"
+            )
+        if measurement.milestone <= trial.reached:
+            return Decision(Action.CONTINUE, "heard before")
+        self._record({"event": "measurement", "measurement": measurement.to_json()})
+        heard = replace(trial, curve=(*trial.curve, measurement))
+        self.trials[measurement.trial_id] = heard
+        self._pay(trial, measurement)
+        decision = self._policy.judge(heard, self.trials)
+        if decision.action is Action.CONTINUE and heard.reached == heard.granted:
+            decision = self._prolong(heard, decision)
+        self._conclude(self.trials[measurement.trial_id], decision)
+        return decision
+
+    def fail(self, trial_id: str, reason: str, *, retry: bool = True) -> None:
+        """Notes that an attempt broke: what it held is lost, and the trial waits for another attempt or fails."""
+        trial = self.trials[trial_id]
+        if trial.status is not Status.RUNNING:
+            return
+        self._lose(trial)
+        failures = trial.failures + 1
+        again = retry and failures <= self._most_failures
+        self._settle_status(
+            replace(trial, failures=failures),
+            status=_interrupted(trial) if again else Status.FAILED,
+            event={"event": "failure", "attempt": trial.attempt, "reason": reason},
+            reason=reason,
+        )
+
+    def interrupt(self, reason: str) -> None:
+        """Notes that the driver stops here: every open reservation is lost, the trials wait to be resumed."""
+        for trial in tuple(self.trials.values()):
+            self._lose(trial)
+            if trial.status is Status.RUNNING:
+                self._settle_status(
+                    trial,
+                    status=_interrupted(trial),
+                    event={"event": "interruption", "attempt": trial.attempt, "reason": reason},
+                    reason=reason,
+                )
+
+    def recover(self) -> None:
+        """Puts a stage in order that another driver left behind at any moment.
+
+        What was heard is paid for (again, harmlessly), a decision that was not written down is taken
+        again (it comes out the same), and whatever is still reserved is lost: nobody heard of it.
+        """
+        for trial in tuple(self.trials.values()):
+            for index, measurement in enumerate(trial.curve):
+                self._pay(replace(trial, curve=trial.curve[:index]), measurement)
+            if trial.status is Status.RUNNING and trial.curve:
+                decision = self._policy.judge(trial, self.trials)
+                if decision.action is Action.STOP:
+                    self._conclude(trial, decision)
+        self.interrupt("the driver ended before this stretch was heard of")
+
+    def close(self) -> Winner | None:
+        """Ends the stage: parts with whoever is left, returns what is left, and names the winner."""
+        assert self.running == 0, "a stage was closed while a trial holds a grant"
+        for trial in tuple(self.trials.values()):
+            if not trial.status.final:
+                status = Status.REFUSED if trial.status is Status.PLANNED else Status.STOPPED
+                reason = self._policy.parting(trial, self.trials)
+                self._settle_status(
+                    trial, status=status, event={"event": "close", "reason": reason}, reason=reason
+                )
+        winner = self._policy.winner(self.trials)
+        returned = self._books.give_back(self.stage.name)
+        self._record(
+            {
+                "event": "stage_end",
+                "name": self.stage.name,
+                "best": winner.trial_id if winner else None,
+                "reason": winner.reason if winner else "no trial has a finite loss",
+                "returned": str(returned),
+            }
+        )
+        return winner
+
+    # The books.
+
+    def _affordable(self) -> tuple[Trial, int] | None:
+        """The first candidate whose next stretch the stage's account can pay for, and how far that goes."""
+        available = self._books.available(self.stage.name)
+        for name in self._policy.candidates(self.trials):
+            trial = self._fitted(self.trials[name], available)
+            if trial is not None:
+                until = self._policy.reserve_until(trial)
+                if trial.plan.flops_at(until) - trial.plan.flops_at(trial.reached) <= available:
+                    return trial, until
+        return None
+
+    def _fitted(self, trial: Trial, available: int) -> Trial | None:
+        """A trial that fills its stage is laid out anew when a loss has left less than its plan asks for."""
+        plan = trial.plan
+        if not plan.fills or plan.price - plan.flops_at(trial.reached) <= available:
+            return trial
+        behind = plan.milestones[: trial.reached + 1]
+        ahead = len(plan.milestones) - len(behind)
+        milestones = fill(
+            plan.prices,
+            available,
+            evaluations=ahead,
+            forecast=plan.milestones[-1].forecast,
+            behind=behind,
+        )
+        return (
+            None
+            if milestones is None
+            else replace(trial, plan=replace(plan, milestones=milestones))
+        )
+
+    def _reserve(self, trial: Trial, attempt: int, until: int) -> int:
+        """Reserves the stretch from the last milestone that is paid for to `until`, in the ledger."""
+        name = trial.plan.trial_id
+        if trial.plan != self.trials[name].plan:
+            self._record({"event": "replan", "trial": trial.plan.to_json()})
+        flops = trial.plan.flops_at(until) - trial.plan.flops_at(trial.reached)
+        self._books.reserve(
+            self.stage.name, name, flops, key=f"{self._session}/{name}/{until}/{attempt}"
+        )
+        return flops
+
+    def _prolong(self, trial: Trial, decision: Decision) -> Decision:
+        """Grants the next stretch to a trial that goes on, or pauses it where the FLOPs end."""
+        until = self._policy.reserve_until(trial)
+        try:
+            self._reserve(trial, trial.attempt, until)
+        except Overdraft:
+            need = trial.plan.flops_at(until) - trial.plan.flops_at(trial.reached)
+            left = self._books.available(self.stage.name)
+            return Decision(
+                Action.PAUSE,
+                f"{decision.reason}, but its next stretch costs {format_flops(need)} FLOPs "
+                f"and the stage has {format_flops(left)}",
+            )
+        self.trials[trial.plan.trial_id] = replace(trial, granted=until)
+        return decision
+
+    def _pay(self, before: Trial, measurement: Measurement) -> None:
+        """Spends what the attempt used since it was last heard of."""
+        known = [heard.flops for heard in before.curve if heard.attempt == measurement.attempt]
+        used = measurement.flops - max(known, default=0)
+        name = before.plan.trial_id
+        self._books.spend(name, used, key=f"{name}/{measurement.milestone}/{measurement.attempt}")
+
+    def _lose(self, trial: Trial) -> None:
+        name = trial.plan.trial_id
+        held = self._books.held(name)
+        if held:
+            self._books.lose(
+                name, held, key=f"{self._session}/{name}/{trial.granted}/{trial.attempt}"
+            )
+
+    def _conclude(self, trial: Trial, decision: Decision) -> None:
+        """Gives back what a trial that does not go on still holds, and journals the decision."""
+        name = trial.plan.trial_id
+        if decision.action is not Action.CONTINUE:
+            held = self._books.held(name)
+            if held:
+                key = f"{self._session}/{name}/{trial.granted}/{trial.attempt}"
+                self._books.release(name, self.stage.name, held, key=key)
+        status = {
+            Action.CONTINUE: Status.RUNNING,
+            Action.PAUSE: Status.PAUSED,
+            Action.STOP: Status.COMPLETED if _at_end(trial) else Status.STOPPED,
+        }[decision.action]
+        self._settle_status(
+            trial,
+            status=status,
+            event={
+                "event": "decision",
+                "milestone": trial.reached,
+                "action": decision.action.value,
+                "reason": decision.reason,
+            },
+            reason=decision.reason,
+        )
+
+    def _settle_status(
+        self, trial: Trial, *, status: Status, event: Mapping[str, Any], reason: str
+    ) -> None:
+        """Journals what became of a trial, then believes it. Only a running trial keeps a grant."""
+        granted = trial.granted if status is Status.RUNNING else trial.reached
+        name = trial.plan.trial_id
+        self._record({**event, "trial_id": name, "status": status.value, "granted": granted})
+        self.trials[name] = replace(trial, status=status, granted=granted, reason=reason)
+
+
+def _interrupted(trial: Trial) -> Status:
+    return Status.PAUSED if trial.curve else Status.PLANNED
+
+
+def _at_end(trial: Trial) -> bool:
+    return trial.reached == len(trial.plan.milestones) - 1 and finite_loss(trial) is not None

@@ -1,0 +1,11 @@
+"""Floor 1: time series as numbers and as text.
+
+- `predator_prey`  the equations behind the generated data sets, integrated
+- `dataset`        data sets: read, generated, cached, written, split by system
+- `codec`          numbers as text and back (the LLMTIME way), with their scaling
+- `windows`        long token sequences cut into windows of one length
+- `metrics`        how far a forecast is from the truth
+- `baselines`      forecasts that cost nothing, to be honest against
+
+Arrays are [N, T, V]: systems, time steps, variables; a forecast is [N, H, V] with H steps of horizon.
+"""

@@ -1,0 +1,290 @@
+"""How do numbers become text, and text numbers again?
+
+The LLMTIME way (arXiv:2310.07820), in the coursework's dialect: values are scaled so that most lie
+between 0 and 10 and written with a fixed number of decimals; "," stands between the variables of a time
+step, ";" after every time step, and there are no blanks::
+
+    0.95,1.04;0.74,0.78;
+
+A negative value begins with "-", a value past the scale simply has more digits, and a missing value is an
+empty field: ``0.95,;`` lacks its second variable. Unlike LLMTIME's own code, numbers are rounded, not cut
+off, and the "." is printed.
+
+Scaling is x' = (x − offset) / scale. The four methods:
+
+    fixed            scale = alpha
+    max              scale = max |x| / to
+    percentile       scale = percentile of |x| / to
+    offset-quantile  offset = min − offset·(max − min), scale = quantile of (x − offset); every variable apart
+
+They are fitted on the training systems once (``per="data"``), or on the history of each series alone
+(``per="series"``; offset-quantile always), so that no forecast ever sees its own future.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lvray.core.errors import DataError
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+METHODS: Mapping[str, Mapping[str, float]] = {
+    "fixed": {"alpha": 10.0},
+    "max": {"to": 9.9},
+    "percentile": {"percentile": 99.7, "to": 10.0},
+    "offset-quantile": {"offset": 0.3, "quantile": 0.99},
+}
+"""Scaling methods, their parameters and what those are unless given."""
+
+LARGEST_PARAMETER: Mapping[str, float] = {"percentile": 100.0, "quantile": 1.0}
+"""Parameters that have an upper end; every one must be above 0, only ``offset`` may be 0."""
+
+MOST_DECIMALS = 4
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+
+_USUAL = 0.95
+"""Share of the training steps that are no longer than a usual step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How one series is shifted and stretched, a number for each variable: x' = (x − offset) / scale."""
+
+    offset: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def apply(self, series: Floats) -> Floats:
+        """Gives the scaled series, of the shape of `series` [T, V]."""
+        with np.errstate(over="ignore"):  # what is too large to write is told by `Codec.encode`
+            result: Floats = (series - np.array(self.offset)) / np.array(self.scale)
+        return result
+
+    def invert(self, scaled: Floats) -> Floats:
+        """Gives the series in the data's units, of the shape of `scaled` [T, V]."""
+        with np.errstate(over="ignore"):  # infinite values end what `Codec.decode` gives
+            result: Floats = scaled * np.array(self.scale) + np.array(self.offset)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """Writes series of a fixed number of variables as text, and reads them back. Made by `fit`."""
+
+    decimals: int
+    """Digits after the point, 1 to 4."""
+    variables: int
+    method: str
+    per: str
+    """``data``: one scale for all; ``series``: one for each history."""
+    parameters: Mapping[str, float]
+    scale: Scale | None
+    """The data set's scale; None where every series has its own."""
+    step_characters: int
+    """Characters of a usual time step, separators included: 95% of the training steps take no more."""
+
+    @classmethod
+    def fit(
+        cls,
+        values: npt.ArrayLike,
+        *,
+        decimals: int,
+        method: str,
+        per: str = "data",
+        **parameters: float,
+    ) -> Codec:
+        """Fits the scaling to the values [N, T, V] of the training systems; NaN are missing values.
+
+        Raises:
+            DataError: an unknown method or parameter, one that is out of its range, or values that
+                cannot be scaled.
+        """
+        training = np.asarray(values, dtype=np.float64)
+        if training.ndim != 3 or training.size == 0:
+            raise DataError(
+                f"a scaling is fitted to [systems, steps, variables], not to {training.shape}"
+            )
+        if isinstance(decimals, bool) or decimals not in range(1, MOST_DECIMALS + 1):
+            raise DataError(f"{decimals} decimals: series are written with 1 to {MOST_DECIMALS}")
+        if per not in {"data", "series"}:
+            raise DataError(f"scaling per {per!r}: it is 'data' or 'series'")
+        whole = _parameters(method, parameters)
+        if method == "offset-quantile":
+            per = "series"
+        variables = training.shape[2]
+        if per == "data":
+            offset, scale = _scales(training.reshape(1, -1, variables), method, whole)
+            shared = Scale(tuple(offset[0].tolist()), tuple(scale[0].tolist()))
+        else:
+            offset, scale = _scales(training, method, whole)
+            shared = None
+        scaled = (training - offset[:, None]) / scale[:, None]
+        usual = _usual_step(scaled, decimals)
+        return cls(decimals, variables, method, per, whole, shared, usual)
+
+    def scale_of(self, history: npt.ArrayLike) -> Scale:
+        """Gives the scale of a series whose history [T, V] is known: the data set's, or the history's own.
+
+        Raises:
+            DataError: the history spans more than floating point numbers do.
+        """
+        if self.scale is not None:
+            return self.scale
+        known = np.asarray(history, dtype=np.float64)
+        assert known.ndim == 2, f"a history is [steps, variables], not {known.shape}"
+        assert len(known) > 0, "a history without a step has no scale"
+        assert known.shape[1] == self.variables, f"{known.shape[1]} variables, not {self.variables}"
+        offset, scale = _scales(known[None], self.method, self.parameters)
+        return Scale(tuple(offset[0].tolist()), tuple(scale[0].tolist()))
+
+    def encode(self, series: npt.ArrayLike, scale: Scale) -> str:
+        """Writes a series [T, V] as text; every time step is closed by ";".
+
+        Raises:
+            DataError: an infinite value, or one too large for its scale.
+        """
+        values = np.asarray(series, dtype=np.float64)
+        assert values.ndim == 2, f"a series is [steps, variables], not {values.shape}"
+        assert values.shape[1] == self.variables, (
+            f"{values.shape[1]} variables, not {self.variables}"
+        )
+        scaled = scale.apply(values)
+        if np.isinf(scaled).any():
+            step, variable = np.argwhere(np.isinf(scaled))[0].tolist()
+            raise DataError(
+                f"{values[step, variable]:g} at step {step}, variable {variable} (counted from 0) cannot "
+                f"be written as text: over the scale {scale.scale[variable]:g} it is infinite"
+            )
+        steps = scaled.tolist()
+        return "".join([",".join([self._field(value) for value in step]) + ";" for step in steps])
+
+    def decode(self, text: str, scale: Scale, *, missing: bool = True) -> Floats:
+        """Reads the longest valid beginning of any text, [T', V] in the data's units; never an exception.
+
+        A time step counts if it is closed by ";" and has one field for each variable: a number such as
+        ``-12.5``, whatever its digits, or nothing for a missing value (NaN). With ``missing=False`` an empty
+        field ends the beginning too: what a forecast wants, where a missing value is no answer.
+        """
+        rows: list[list[float]] = []
+        for step in text.split(";")[:-1]:
+            fields = step.split(",")
+            if len(fields) != self.variables:
+                break
+            row = [_value(field, missing=missing) for field in fields]
+            if any(value is None for value in row):
+                break
+            rows.append([value for value in row if value is not None])
+        scaled = np.array(rows, dtype=np.float64).reshape(len(rows), self.variables)
+        values = scale.invert(scaled)
+        infinite = np.isinf(values).any(axis=1)
+        return values[: int(infinite.argmax())] if infinite.any() else values
+
+    def rounding_floor(self, scale: Scale) -> float:
+        """Gives the mean absolute error that rounding alone makes, in the data's units.
+
+        Rounding to a unit u = 10^-decimals errs evenly between −u/2 and u/2, by u/4 on average.
+        """
+        return 10.0**-self.decimals / 4 * sum(scale.scale) / len(scale.scale)
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values."""
+        row = {name: getattr(self, name) for name in self.__slots__}
+        row["parameters"] = dict(self.parameters)
+        if self.scale is not None:
+            row["scale"] = {"offset": list(self.scale.offset), "scale": list(self.scale.scale)}
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Codec:
+        """Reads what `to_json` wrote."""
+        scale = row["scale"]
+        if scale is not None:
+            scale = Scale(offset=tuple(scale["offset"]), scale=tuple(scale["scale"]))
+        return cls(**{**row, "parameters": dict(row["parameters"]), "scale": scale})
+
+    def _field(self, value: float) -> str:
+        return "" if math.isnan(value) else f"{value:z.{self.decimals}f}"  # z: 0.00, never -0.00
+
+
+def _value(field: str, *, missing: bool) -> float | None:
+    """Gives the number in a field, NaN for a missing value, None for anything else."""
+    if not field:
+        return math.nan if missing else None
+    return float(field) if _NUMBER.fullmatch(field) else None
+
+
+def _parameters(method: str, given: Mapping[str, float]) -> dict[str, float]:
+    """Gives all parameters of a method: those given, checked, and the usual values of the others."""
+    if method not in METHODS:
+        raise DataError(f"scaling method {method!r}: it is one of {', '.join(METHODS)}")
+    usual = METHODS[method]
+    for name, value in given.items():
+        if name not in usual:
+            raise DataError(
+                f"scaling method {method!r} has no parameter {name!r}, only {', '.join(usual)}"
+            )
+        largest = LARGEST_PARAMETER.get(name, math.inf)
+        positive = value > 0 or (name == "offset" and value == 0)
+        if not (math.isfinite(value) and positive and value <= largest):
+            upper = "" if largest == math.inf else f" and at most {largest:g}"
+            lower = "at least 0" if name == "offset" else "above 0"
+            raise DataError(f"scaling {method}: {name} is {value}, it must be {lower}{upper}")
+    return {name: float(given.get(name, value)) for name, value in usual.items()}
+
+
+def _scales(series: Floats, method: str, parameters: Mapping[str, float]) -> tuple[Floats, Floats]:
+    """Gives offset and scale of every series [N, T, V], both [N, V]; missing values do not count."""
+    systems, _, variables = series.shape
+    offset = np.zeros((systems, variables))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        if method == "fixed":
+            scale = np.full((systems, variables), parameters["alpha"])
+        elif method == "offset-quantile":
+            low = np.fmin.reduce(series, axis=1)
+            high = np.fmax.reduce(series, axis=1)
+            offset = np.nan_to_num(
+                low - parameters["offset"] * (high - low), posinf=np.inf, neginf=-np.inf
+            )
+            scale = _quantile(series - offset[:, None], parameters["quantile"])
+        else:
+            share = parameters["percentile"] / 100 if method == "percentile" else 1.0
+            sizes = np.abs(series).reshape(systems, -1, 1)
+            scale = np.repeat(_quantile(sizes, share) / parameters["to"], variables, axis=1)
+    # A series that never leaves 0 (or is missing) has no size of its own: it is written as it is.
+    scale = np.where((scale == 0) | np.isnan(scale), 1.0, scale)
+    if not (np.isfinite(offset).all() and np.isfinite(scale).all()):
+        raise DataError("the series spans more than floating point numbers do; it cannot be scaled")
+    return offset, scale
+
+
+def _quantile(series: Floats, share: float) -> Floats:
+    """Gives the quantile over time of every series [N, T, V], [N, V]; NaN where all is missing."""
+    if not np.isnan(series).any():
+        result: Floats = np.quantile(series, share, axis=1)
+        return result
+    result = np.full((series.shape[0], series.shape[2]), np.nan)
+    for system, variable in np.ndindex(*result.shape):  # np.nanquantile would do the same, and warn
+        known = series[system, :, variable]
+        known = known[~np.isnan(known)]
+        if known.size:
+            result[system, variable] = np.quantile(known, share)
+    return result
+
+
+def _usual_step(scaled: Floats, decimals: int) -> int:
+    """Gives how many characters 95% of the time steps of a scaled series [N, T, V] do not exceed."""
+    with np.errstate(over="ignore"):  # rounding the very largest numbers overflows
+        sizes = np.round(np.abs(scaled), decimals)
+    whole_digits = np.floor(np.log10(np.maximum(np.nan_to_num(sizes), 1.0))) + 1
+    signs = (scaled < 0) & (sizes > 0)
+    numbers = np.where(np.isnan(scaled), 0, whole_digits + 1 + decimals + signs)
+    steps = (numbers + 1).sum(axis=2)  # one separator after each
+    return int(np.quantile(steps, _USUAL, method="inverted_cdf"))

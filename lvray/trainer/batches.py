@@ -1,0 +1,154 @@
+"""Which tokens does optimizer step k train on?
+
+Batch k is a function of (seed, k) alone, so a checkpoint needs the step and nothing else to find its
+place in the data again. Every batch is full, `batch_size` sequences of `context_length` tokens:
+what a step costs is then known before it runs. Padding is compute, but never part of the loss.
+
+Shapes: M windows, B sequences of a batch, T tokens of a window.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lvray.core.errors import DataError
+from lvray.core.trial import TrialConfig
+from lvray.series import dataset
+from lvray.series.codec import Codec
+from lvray.series.windows import Windows, cut
+from lvray.trainer.tokenizer import load_tokenizer
+
+IGNORED = -100
+"""Label of a position that is not in the loss; `torch.nn.functional.cross_entropy`'s own default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The series of a task, as numbers and as token ids."""
+
+    values: NDArray[np.float64]
+    """All systems of the data set [N, time, V]."""
+    codec: Codec
+    train: tuple[tuple[int, ...], ...]
+    """Token ids of the whole text of each training system."""
+    validation: tuple[tuple[int, ...], ...]
+
+
+@lru_cache(maxsize=2)
+def read_texts(data: str, model: str) -> Texts:
+    """Reads the data of a task (`DataTask` as JSON) and writes it in the tokens of `model`.
+
+    A worker that runs many trials of one sweep reads once.
+
+    Raises:
+        DataError: the file cannot be read, or holds other systems than the task names.
+    """
+    row = json.loads(data)
+    values = dataset.read(Path(row["path"])).values
+    codec = Codec.from_json(row["codec"])
+    tokenizer = load_tokenizer(model)
+
+    def tokens(systems: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        if beyond := [system for system in systems if system >= len(values)]:
+            raise DataError(
+                f"{row['path']} has {len(values)} systems, there is no system {beyond[0]}; "
+                "the file is not the one the sweep was split on"
+            )
+        texts = (codec.encode(series, codec.scale_of(series)) for series in values[list(systems)])
+        return tuple(tuple(tokenizer.encode(text)) for text in texts)
+
+    return Texts(values, codec, tokens(row["train"]), tokens(row["validation"]))
+
+
+def window_indices(step: int, *, count: int, batch_size: int, seed: int) -> NDArray[np.int64]:
+    """Gives the windows [B] of batch `step`, out of `count`.
+
+    The windows are drawn without replacement: a new permutation each epoch, and a batch may reach
+    over the border of two epochs (of more, if there are fewer windows than `batch_size`).
+    """
+    places = range(step * batch_size, (step + 1) * batch_size)
+    return np.array(
+        [_permutation(count, seed, place // count)[place % count] for place in places],
+        dtype=np.int64,
+    )
+
+
+@lru_cache(maxsize=4)
+def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def labels_of(windows: Windows) -> NDArray[np.int64]:
+    """Gives the token that follows each token [M, T], `IGNORED` where none follows within the window.
+
+    A window of n tokens has n - 1 labels; everything from its last token on, padding included, is
+    ignored.
+    """
+    labels = np.full_like(windows.tokens, IGNORED)
+    labels[:, :-1] = windows.tokens[:, 1:]
+    place = np.arange(windows.tokens.shape[1])
+    labels[place[None, :] >= windows.lengths[:, None] - 1] = IGNORED
+    return labels
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """The training windows of one trial, in the trial's own order, endlessly."""
+
+    tokens: Tensor
+    """Token ids [M, T], on the device."""
+    labels: Tensor
+    """Next tokens [M, T], `IGNORED` where there is none."""
+    batch_size: int
+    seed: int
+
+    @classmethod
+    def of(cls, windows: Windows, *, batch_size: int, seed: int, device: torch.device) -> Batches:
+        """Puts the windows that have anything to predict on the device.
+
+        Raises:
+            DataError: no window holds two tokens.
+        """
+        useful = windows.lengths > 1
+        if not useful.any():
+            raise DataError(
+                f"the training text gives no window of two tokens or more ({len(windows.lengths)} "
+                "windows in all); give the trial a shorter context_length, padding: pad, or more systems"
+            )
+        return cls(
+            tokens=torch.from_numpy(windows.tokens[useful]).to(device),
+            labels=torch.from_numpy(labels_of(windows)[useful]).to(device),
+            batch_size=batch_size,
+            seed=seed,
+        )
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """Gives tokens and labels [B, T] of optimizer step `step`, counted from 0."""
+        indices = window_indices(
+            step, count=len(self.tokens), batch_size=self.batch_size, seed=self.seed
+        )
+        places = torch.from_numpy(indices).to(self.tokens.device)
+        return self.tokens[places], self.labels[places]
+
+
+def training_batches(
+    sequences: Sequence[Sequence[int]], config: TrialConfig, *, pad_id: int, device: torch.device
+) -> Batches:
+    """Cuts the training texts (token ids, one sequence a system) as `config` asks."""
+    windows = cut(
+        sequences,
+        length=config.context_length,
+        stride=config.stride,
+        padding=config.padding,
+        pad_id=pad_id,
+    )
+    return Batches.of(windows, batch_size=config.batch_size, seed=config.seed, device=device)

@@ -1,0 +1,316 @@
+"""What does the model say happens next?
+
+A forecast is text: the history of a system is written as text, the model goes on greedily, and what
+it wrote is read as numbers again. A small automaton (`Grammar`) lets it choose only among characters
+that can follow, so that every forecast is readable, and a system that went astray shows as a bad
+number and not as a missing one. The scale of a forecast is fitted on its history alone.
+
+Shapes: N systems, B sequences of a batch, T tokens of a prompt, C characters of the alphabet,
+S states of the grammar, H time steps of the horizon, V variables.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import Module
+
+from lvray.core.errors import DataError, ModelError
+from lvray.core.task import EvaluationTask
+from lvray.series.codec import Codec
+from lvray.series.metrics import mae, rmse
+from lvray.trainer.tokenizer import Tokenizer
+
+ALPHABET = "0123456789.-,;"
+"""Every character of a forecast: the codec writes no others but its word for a missing value."""
+
+INTEGER_DIGITS = 3
+"""Most digits before the point, so that a number always ends; the scaling makes 1 or 2 usual."""
+
+
+class Place(NamedTuple):
+    """Where in a time step the text stands."""
+
+    variable: int
+    """Variables of this step that are written already."""
+    sign: bool = False
+    """Whether this number has its minus sign."""
+    integer: str = ""
+    """What the integer part is so far: nothing, ``0``, or digits (as many ``9``)."""
+    decimals: int = -1
+    """Digits after the point; -1 before the point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """Which characters may follow in the text of a series?
+
+    A number is a sign or none, an integer part of at most three digits without leading zeros, a point
+    and `decimals` digits.
+
+    A comma divides the variables of a time step, a semicolon ends the step. The text begins at the
+    border of two steps.
+    """
+
+    variables: int
+    decimals: int
+
+    @property
+    def start(self) -> Place:
+        """The place at the start of every time step."""
+        return Place(0)
+
+    def allowed(self, place: Place) -> str:
+        """Gives the characters that may stand next, never none."""
+        if place.decimals == self.decimals:
+            return "," if place.variable < self.variables - 1 else ";"
+        if place.decimals >= 0:
+            return "0123456789"
+        if not place.integer:
+            return "0123456789" if place.sign else "0123456789-"
+        if place.integer == "0" or len(place.integer) == INTEGER_DIGITS:
+            return "."
+        return "0123456789."
+
+    def after(self, place: Place, character: str) -> Place:
+        """Gives the place after an allowed `character`."""
+        assert character in self.allowed(place), f"{character!r} cannot follow at {place}"
+        match character:
+            case ",":
+                return Place(place.variable + 1)
+            case ";":
+                return self.start
+            case ".":
+                return place._replace(decimals=0)
+            case "-":
+                return place._replace(sign=True)
+            case _ if place.decimals >= 0:
+                return place._replace(decimals=place.decimals + 1)
+            case "0" if not place.integer:
+                return place._replace(integer="0")
+            case _:
+                return place._replace(integer=place.integer + "9")
+
+    def tables(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Gives the automaton with places numbered from 0, the start: allowed [S, C] and next place [S, C].
+
+        Where a character is not allowed, the next place is the same place.
+        """
+        numbers = {self.start: 0}
+        places = [self.start]
+        moves: list[tuple[int, int, int]] = []
+        for place in places:  # grows while we walk: every place that can be reached, once
+            for character in self.allowed(place):
+                following = self.after(place, character)
+                if following not in numbers:
+                    numbers[following] = len(places)
+                    places.append(following)
+                moves.append((numbers[place], ALPHABET.index(character), numbers[following]))
+        allowed = np.zeros((len(places), len(ALPHABET)), dtype=np.bool_)
+        following_numbers = np.tile(np.arange(len(places))[:, None], (1, len(ALPHABET)))
+        for number, character_number, following_number in moves:
+            allowed[number, character_number] = True
+            following_numbers[number, character_number] = following_number
+        return allowed, following_numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasts:
+    """Forecasts of held-out systems beside the truth, all in data units."""
+
+    systems: tuple[int, ...]
+    """Which systems of the data set, [N]."""
+    history: NDArray[np.float64]
+    """What the model was given [N, T, V]."""
+    truth: NDArray[np.float64]
+    """What happened [N, H, V]."""
+    forecast: NDArray[np.float64]
+    """What the model said [N, H, V]; a short forecast goes on with its last value."""
+    failed: int
+    """Forecasts with fewer than H time steps."""
+
+    def metrics(self) -> dict[str, float]:
+        """Gives ``forecast_mae`` and ``forecast_rmse`` (data units) and ``forecast_failed`` (a count)."""
+        return {
+            "forecast_mae": mae(self.forecast, self.truth),
+            "forecast_rmse": rmse(self.forecast, self.truth),
+            "forecast_failed": float(self.failed),
+        }
+
+    def to_npz(self) -> bytes:
+        """Gives the arrays by their names, as the bytes of an NPZ file."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            systems=np.array(self.systems, dtype=np.int64),
+            history=self.history,
+            truth=self.truth,
+            forecast=self.forecast,
+        )
+        return buffer.getvalue()
+
+
+def evenly_spread(systems: Sequence[int], count: int) -> tuple[int, ...]:
+    """Gives `count` of the systems, evenly spread over their order; all, if there are not so many."""
+    count = min(count, len(systems))
+    return tuple(systems[place * len(systems) // count] for place in range(count))
+
+
+def forecast_systems(
+    model: Module,
+    tokenizer: Tokenizer,
+    codec: Codec,
+    values: NDArray[np.float64],
+    systems: Sequence[int],
+    evaluation: EvaluationTask,
+    *,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Forecasts:
+    """Forecasts some of `systems`, evenly spread, from the first steps of each; `values` is [all, time, V].
+
+    Raises:
+        DataError: the series are too short for history and horizon together.
+    """
+    given, horizon = evaluation.forecast_context_steps, evaluation.forecast_horizon
+    if given + horizon > values.shape[1]:
+        raise DataError(
+            f"a forecast of {horizon} steps from {given} needs series of {given + horizon} steps, "
+            f"these have {values.shape[1]}; make evaluation.forecast shorter"
+        )
+    chosen = evenly_spread(systems, evaluation.forecast_systems)
+    history = values[list(chosen), :given]
+    truth = values[list(chosen), given : given + horizon]
+    scales = [codec.scale_of(series) for series in history]
+    prompts = [
+        prompt(tokenizer, codec.encode(series, scale), evaluation.forecast_prompt_tokens)
+        for series, scale in zip(history, scales, strict=True)
+    ]
+    grammar = Grammar(variables=codec.variables, decimals=codec.decimals)
+    texts: list[str] = []
+    for start in range(0, len(prompts), evaluation.batch_size):
+        texts += continue_texts(
+            model,
+            tokenizer,
+            grammar,
+            prompts[start : start + evaluation.batch_size],
+            horizon=horizon,
+            most_tokens=evaluation.forecast_tokens,
+            device=device,
+            autocast=autocast,
+        )
+    forecast = np.empty_like(truth)
+    failed = 0
+    for row, (text, scale) in enumerate(zip(texts, scales, strict=True)):
+        steps = codec.decode(text, scale, missing=False)[:horizon]
+        failed += len(steps) < horizon
+        forecast[row, : len(steps)] = steps
+        forecast[row, len(steps) :] = steps[-1] if len(steps) else history[row, -1]
+    return Forecasts(chosen, history, truth, forecast, failed)
+
+
+@torch.no_grad()
+def continue_texts(
+    model: Module,
+    tokenizer: Tokenizer,
+    grammar: Grammar,
+    prompts: Sequence[Sequence[int]],
+    *,
+    horizon: int,
+    most_tokens: int,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> list[str]:
+    """Continues each prompt (token ids) greedily within the grammar, until `horizon` semicolons.
+
+    A text that has not got there after `most_tokens` tokens ends where it is. Prompts of unequal
+    length are padded on the left, where neither attention nor positions see the padding, so a
+    prompt is continued alike in any company. The model is left in evaluation mode.
+    """
+    model.eval()
+    characters = character_ids(tokenizer).to(device)
+    allowed, following = (torch.from_numpy(table).to(device) for table in grammar.tables())
+    semicolon = ALPHABET.index(";")
+    tokens, mask = _padded_left(prompts, tokenizer.pad_id, device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    places = torch.zeros(len(prompts), dtype=torch.int64, device=device)
+    steps = torch.zeros_like(places)
+    written: list[Tensor] = []
+    cache = None
+    while len(written) < most_tokens and bool((steps < horizon).any()):
+        with autocast():
+            answer = model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        cache = answer.past_key_values
+        scores = answer.logits[:, -1, characters].float()
+        choice = scores.masked_fill(~allowed[places], -torch.inf).argmax(dim=1)
+        written.append(choice)
+        places = following[places, choice]
+        steps += choice == semicolon
+        tokens = characters[choice][:, None]
+        positions = positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
+    if not written:
+        return [""] * len(prompts)
+    texts = [
+        "".join(ALPHABET[number] for number in row) for row in torch.stack(written, 1).tolist()
+    ]
+    return [_first_steps(text, horizon) for text in texts]
+
+
+def prompt(tokenizer: Tokenizer, text: str, most_tokens: int) -> list[int]:
+    """Gives the token ids of a history's text, its oldest time steps left out if it is too long."""
+    tokens = tokenizer.encode(text)
+    while len(tokens) > most_tokens and text.count(";") > 1:
+        _, text = text.split(";", 1)
+        tokens = tokenizer.encode(text)
+    return tokens
+
+
+def character_ids(tokenizer: Tokenizer) -> Tensor:
+    """Gives the token id of each character of the alphabet [C].
+
+    Raises:
+        ModelError: the tokenizer has no single token for one of them.
+    """
+    ids = [tokenizer.encode(character) for character in ALPHABET]
+    for character, row in zip(ALPHABET, ids, strict=True):
+        if len(row) != 1:
+            raise ModelError(
+                f"this model's tokenizer writes {character!r} as {len(row)} tokens; forecasts need "
+                "one token for each character of a number, as in the Qwen2.5 family"
+            )
+    return torch.tensor([row[0] for row in ids], dtype=torch.int64)
+
+
+def _padded_left(
+    prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Gives tokens [B, T] with the padding before each prompt, and the mask [B, T] with 0 on it."""
+    longest = max(len(prompt) for prompt in prompts)
+    tokens = torch.full((len(prompts), longest), pad_id, dtype=torch.int64)
+    mask = torch.zeros_like(tokens)
+    for row, prompt in enumerate(prompts):
+        tokens[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.int64)
+        mask[row, longest - len(prompt) :] = 1
+    return tokens.to(device), mask.to(device)
+
+
+def _first_steps(text: str, horizon: int) -> str:
+    """Cuts what a row wrote after its last asked step, while others of its batch were not done."""
+    parts = text.split(";")
+    return text if len(parts) <= horizon else ";".join(parts[:horizon]) + ";"

@@ -1,0 +1,379 @@
+"""How is one trial trained, from where it stands to its last milestone?
+
+`run` reads from top to bottom: texts, base model, adapter, place to start from; then, milestone by
+milestone, train exactly to the milestone's step, evaluate, write a checkpoint, report. Nothing here
+decides anything: whoever hears the report may end the attempt by raising `SystemExit` from it.
+
+All that outlives a step is in the adapter, the optimizer and the random generators. The batch and
+the learning rate are pure functions of the step, so a resumed trial repeats an uninterrupted one bit
+for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from accelerate import Accelerator
+from torch.nn import Module
+from torch.optim import AdamW
+
+from lvray.core.errors import CheckpointError
+from lvray.core.task import Task
+from lvray.core.trial import LoraConfig, Measurement, StepPrices, TrialConfig
+from lvray.trainer.batches import Batches, Texts, read_texts, training_batches
+from lvray.trainer.checkpoint import (
+    checkpoint_path,
+    keep_checkpoints,
+    latest_checkpoint,
+    put_file,
+    put_folder,
+    read_checkpoint,
+    restore_generators,
+    restore_weights,
+    write_checkpoint,
+)
+from lvray.trainer.evaluate import next_token_loss, validation_loss, validation_windows
+from lvray.trainer.generate import forecast_systems
+from lvray.trainer.model import attach, detach, load_base, pick_device
+from lvray.trainer.tokenizer import Tokenizer, load_tokenizer
+
+CHECK_EVERY = 16
+"""Steps between two looks at whether the loss is still finite: each look waits for the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What one attempt works with."""
+
+    task: Task
+    device: torch.device
+    accelerator: Accelerator
+    tokenizer: Tokenizer
+    texts: Texts
+    model: Module
+    """The base model, with the adapter if the trial has one."""
+
+
+def run(task: Task, report: Callable[[Measurement], None]) -> None:
+    """Trains one trial from the last milestone heard of to its last one, reporting at each.
+
+    `report` is called when the milestone's checkpoint is on the disk. It may block, and it may raise
+    (`SystemExit` ends an attempt): nothing is swallowed. The base model is left as it was found.
+
+    A loss that is not finite ends the attempt: the next milestone is reported at once, with NaN, the
+    step that was reached and the FLOPs that were used, and without a checkpoint.
+
+    Raises:
+        DataError: the data set cannot be read, or is too small or too short for what is asked.
+        ModelError: the base model cannot be had, or lacks a layer that the adapter is for.
+        CheckpointError: the checkpoint to go on from is missing, damaged, or does not fit.
+        RunFolderError: the trial's folder cannot be written.
+    """
+    if task.threads:
+        torch.set_num_threads(task.threads)
+    device = pick_device(task.device)
+    tokenizer = load_tokenizer(task.model)
+    texts = read_texts(json.dumps(task.to_json()["data"]), task.model)
+    base = load_base(task.model, device=device, dtype=weight_type(device))
+    model = attach(base, task.config.lora, task.config.seed)
+    try:
+        bench = Bench(task, device, accelerator_on(device.type), tokenizer, texts, model)
+        _go(bench, report)
+    finally:
+        detach(model)
+
+
+def _go(bench: Bench, report: Callable[[Measurement], None]) -> None:
+    """Trains, evaluates, writes and reports, milestone by milestone."""
+    task, config = bench.task, bench.task.config
+    torch.manual_seed(config.seed)
+    learner = None if config.lora is None else Learner.of(bench, config.lora)
+    step = learner.start() if learner else 0
+    meter = Meter(task.prices, tokens_per_step=config.batch_size * config.context_length)
+    for index in range(task.reached + 1, len(task.milestones)):
+        milestone = task.milestones[index]
+
+        # 1. train exactly to the milestone, or until the loss is lost
+        stretch = learner.train(step, milestone.step) if learner else Stretch()
+        step += stretch.steps
+        meter.steps += stretch.steps
+        metrics = stretch.metrics()
+
+        # 2. evaluate
+        loss = math.nan
+        if stretch.finite:
+            loss = _validate(bench)
+            meter.evaluations += 1
+        finite = math.isfinite(loss)
+        if finite and milestone.forecast:
+            metrics |= _forecast(bench)
+            meter.forecasts += 1
+
+        # 3. write down where the trial stands
+        assert not finite or step == milestone.step, "only a lost loss stops between milestones"
+        if learner and finite:
+            before = task.milestones[max(index - 1, 0)].step
+            learner.checkpoint(step, keep={before, step})
+            if index == len(task.milestones) - 1:
+                learner.save_adapter()
+
+        # 4. report, and perhaps never return
+        report(
+            Measurement(
+                trial_id=task.trial_id,
+                attempt=task.attempt,
+                milestone=index,
+                step=step,
+                flops=meter.flops,
+                validation_loss=loss if finite else math.nan,
+                seconds=meter.seconds,
+                tokens=meter.tokens,
+                metrics=metrics,
+            )
+        )
+        if not finite:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What was trained between two milestones."""
+
+    steps: int = 0
+    train_loss: float = 0.0
+    """Mean over the steps, nats per token."""
+    gradient_norm: float = 0.0
+    """Mean over the steps, before clipping."""
+    learning_rate: float = 0.0
+    """Of the last step."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the loss of every step was a number."""
+        return math.isfinite(self.train_loss)
+
+    def metrics(self) -> dict[str, float]:
+        """Gives the figures by name; none if nothing was trained."""
+        if not self.steps:
+            return {}
+        return {
+            "train_loss": self.train_loss,
+            "gradient_norm": self.gradient_norm,
+            "learning_rate": self.learning_rate,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """An adapter, its optimizer, and the batches it learns from."""
+
+    bench: Bench
+    lora: LoraConfig
+    batches: Batches
+    optimizer: AdamW
+
+    @classmethod
+    def of(cls, bench: Bench, lora: LoraConfig) -> Learner:
+        """Makes the optimizer of the adapter's weights and cuts the training text into windows."""
+        config = bench.task.config
+        optimizer = AdamW(
+            [weight for weight in bench.model.parameters() if weight.requires_grad],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=bench.device.type == "cuda",
+        )
+        batches = training_batches(
+            bench.texts.train, config, pad_id=bench.tokenizer.pad_id, device=bench.device
+        )
+        return cls(bench, lora, batches, optimizer)
+
+    def start(self) -> int:
+        """Puts weights, moments and generators where the attempt starts, and gives the steps done.
+
+        A trial that continues another begins with that one's weights and moments, at its own step 0,
+        with its own schedule and seed. Checkpoints that nobody heard of are removed.
+        """
+        task = self.bench.task
+        point = resume_point(task)
+        if point is None:
+            keep_checkpoints(Path(task.folder), keep=())
+            return 0
+        checkpoint = read_checkpoint(point)
+        if replace(checkpoint.lora, dropout=0.0) != replace(self.lora, dropout=0.0):
+            raise CheckpointError(
+                f"{point} holds the adapter {checkpoint.lora}, this trial's is {self.lora}; "
+                "a trial can only go on with rank, alpha, targets and variant as they were"
+            )
+        restore_weights(checkpoint, self.bench.model, self.optimizer)
+        if task.reached < 0:
+            keep_checkpoints(Path(task.folder), keep=())
+            return 0
+        restore_generators(checkpoint, self.bench.device)
+        keep_checkpoints(Path(task.folder), keep=(checkpoint.step,))
+        return checkpoint.step
+
+    def train(self, start: int, stop: int) -> Stretch:
+        """Takes optimizer steps `start` to `stop` - 1, fewer if the loss is no longer finite.
+
+        Loss and gradient norm are summed on the device, so that it is never waited for between two
+        checks.
+        """
+        bench, config = self.bench, self.bench.task.config
+        accelerator, model, optimizer = bench.accelerator, bench.model, self.optimizer
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        steps_in_all = bench.task.milestones[-1].step
+        clip = config.gradient_clip or math.inf
+        loss_sum = torch.zeros((), device=bench.device)
+        norm_sum = torch.zeros((), device=bench.device)
+        done = 0
+        model.train()
+        for step in range(start, stop):
+            rate = lr_at(step, config, steps_in_all)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            tokens, labels = self.batches.at(step)
+            with accelerator.autocast():
+                loss = next_token_loss(model, tokens, labels)
+            accelerator.backward(loss)
+            norm_sum += accelerator.clip_grad_norm_(weights, clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            loss_sum += loss.detach()
+            done += 1
+            if done % CHECK_EVERY == 0 and not math.isfinite(loss_sum.item()):
+                break
+        if not done:
+            return Stretch()
+        return Stretch(done, loss_sum.item() / done, norm_sum.item() / done, rate)
+
+    def checkpoint(self, step: int, *, keep: set[int]) -> None:
+        """Writes the checkpoint after `step` steps; only then removes those not in `keep`."""
+        bench, trial = self.bench, Path(self.bench.task.folder)
+        write_checkpoint(
+            trial, bench.model, self.optimizer, step=step, lora=self.lora, device=bench.device
+        )
+        keep_checkpoints(trial, keep=keep)
+
+    def save_adapter(self) -> None:
+        """Writes the adapter as peft reads it, with nothing of the base model."""
+        model = self.bench.model
+        put_folder(
+            Path(self.bench.task.folder) / "adapter",
+            lambda folder: model.save_pretrained(str(folder), save_embedding_layers=False),
+        )
+
+
+@dataclass(slots=True)
+class Meter:
+    """What this attempt has used so far."""
+
+    prices: StepPrices
+    tokens_per_step: int
+    """Padding included: it is compute too."""
+    steps: int = 0
+    evaluations: int = 0
+    forecasts: int = 0
+    began: float = field(default_factory=perf_counter)
+
+    @property
+    def flops(self) -> int:
+        """FLOPs under the sweep's convention; forecasts at their full price, however short they were."""
+        return (
+            self.steps * self.prices.train_step
+            + self.evaluations * self.prices.evaluation
+            + self.forecasts * self.prices.forecast
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens."""
+        return self.steps * self.tokens_per_step
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since the model and its adapter were in place."""
+        return perf_counter() - self.began
+
+
+def resume_point(task: Task) -> Path | None:
+    """Gives the checkpoint an attempt starts from; None is a fresh adapter.
+
+    Raises:
+        CheckpointError: the trial to continue from has no checkpoint.
+    """
+    if task.reached >= 0:
+        return checkpoint_path(Path(task.folder), task.milestones[task.reached].step)
+    return None if task.continues is None else latest_checkpoint(Path(task.continues))
+
+
+def lr_at(step: int, config: TrialConfig, steps: int) -> float:
+    """Gives the learning rate of optimizer step `step` (from 0) of a trial of `steps` steps.
+
+    All schedules rise in a straight line over the first `warmup_steps`. Then ``constant`` stays,
+    ``wsd`` stays and falls in a straight line over the last `decay_fraction` of all steps
+    (warm-up–stable–decay, arXiv:2404.06395; linear as in arXiv:2405.18392), ``cosine`` falls as half
+    a cosine (arXiv:1608.03983, without restarts). Both falls would be at zero one step after the last.
+    """
+    warmth = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    match config.schedule:
+        case "constant":
+            height = 1.0
+        case "wsd":
+            height = min(1.0, (steps - step) / max(config.decay_fraction * steps, 1.0))
+        case "cosine":
+            course = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
+            height = 0.5 * (1.0 + math.cos(math.pi * min(max(course, 0.0), 1.0)))
+        case other:
+            raise AssertionError(f"no schedule is called {other!r}")
+    return config.learning_rate * min(warmth, height)
+
+
+@cache
+def accelerator_on(kind: str) -> Accelerator:
+    """Gives the process's one Accelerator: bf16 on CUDA, 32 bits elsewhere.
+
+    One worker runs many trials, and Accelerate keeps its state once a process. Models and optimizers
+    are never `prepare`d, so it holds on to none of them: it lends autocast, backward and clipping.
+    """
+    return Accelerator(cpu=kind == "cpu", mixed_precision="bf16" if kind == "cuda" else "no")
+
+
+def weight_type(device: torch.device) -> torch.dtype:
+    """Gives the type of the frozen weights; peft keeps the adapter's in 32 bits."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def _validate(bench: Bench) -> float:
+    """Gives the validation loss, nats per token."""
+    evaluation = bench.task.evaluation
+    windows = validation_windows(bench.texts.validation, evaluation, pad_id=bench.tokenizer.pad_id)
+    return validation_loss(
+        bench.model,
+        windows,
+        batch_size=evaluation.batch_size,
+        device=bench.device,
+        autocast=bench.accelerator.autocast,
+    )
+
+
+def _forecast(bench: Bench) -> dict[str, float]:
+    """Forecasts test systems, writes ``forecasts.npz``, and gives the figures by name."""
+    forecasts = forecast_systems(
+        bench.model,
+        bench.tokenizer,
+        bench.texts.codec,
+        bench.texts.values,
+        bench.task.data.test,
+        bench.task.evaluation,
+        device=bench.device,
+        autocast=bench.accelerator.autocast,
+    )
+    put_file(Path(bench.task.folder) / "forecasts.npz", forecasts.to_npz())
+    return forecasts.metrics()

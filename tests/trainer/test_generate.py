@@ -1,0 +1,142 @@
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lvray.core.errors import ModelError
+from lvray.series.codec import Codec
+from lvray.trainer.generate import (
+    ALPHABET,
+    Grammar,
+    character_ids,
+    continue_texts,
+    evenly_spread,
+    prompt,
+)
+from lvray.trainer.model import load_base
+from lvray.trainer.tokenizer import load_tokenizer
+
+pytestmark = pytest.mark.torch
+
+CPU = torch.device("cpu")
+GRAMMARS = st.builds(Grammar, variables=st.integers(1, 4), decimals=st.integers(1, 4))
+
+
+def walk(grammar, choices, horizon):
+    """Writes `horizon` steps, choosing among the allowed characters as `choices` says."""
+    place, text = grammar.start, ""
+    for choice in choices:
+        allowed = grammar.allowed(place)
+        character = allowed[choice % len(allowed)]
+        place, text = grammar.after(place, character), text + character
+        if text.count(";") == horizon:
+            break
+    return text
+
+
+@given(GRAMMARS, st.lists(st.integers(0, 10_000), min_size=200, max_size=200))
+def test_every_walk_of_200_characters_decodes_to_whole_steps(grammar, choices):
+    text = walk(grammar, choices, horizon=4)
+    values = np.ones((1, 2, grammar.variables))
+    codec = Codec.fit(values, decimals=grammar.decimals, method="fixed", alpha=1)
+    decoded = codec.decode(text, codec.scale_of(values[0]))
+    assert text.count(";") == 4, (
+        "4 steps of 4 numbers take at most 4 × 4 × (1 + 3 + 1 + 4 + 1) characters"
+    )
+    assert decoded.shape == (4, grammar.variables)
+    assert np.isfinite(decoded).all()
+    expected = [[float(number) for number in step.split(",")] for step in text.split(";")[:-1]]
+    np.testing.assert_allclose(decoded, expected, atol=1e-9)
+
+
+@given(GRAMMARS, st.lists(st.integers(0, 10_000), min_size=300, max_size=300))
+def test_numbers_have_the_form_that_the_codec_writes(grammar, choices):
+    number = rf"-?(0|[1-9]\d{{0,2}})\.\d{{{grammar.decimals}}}"
+    step = number + rf"(,{number}){{{grammar.variables - 1}}};"
+    assert re.fullmatch(f"({step})*", walk(grammar, choices, horizon=5))
+
+
+@given(GRAMMARS, st.lists(st.integers(0, 10_000), min_size=60, max_size=60))
+def test_the_tables_walk_as_the_automaton_does(grammar, choices):
+    allowed, following = grammar.tables()
+    place, number = grammar.start, 0
+    for choice in choices:
+        characters = grammar.allowed(place)
+        assert {ALPHABET[c] for c in np.flatnonzero(allowed[number])} == set(characters)
+        character = characters[choice % len(characters)]
+        place = grammar.after(place, character)
+        number = following[number, ALPHABET.index(character)]
+    assert allowed.any(axis=1).all(), "no place is a dead end"
+
+
+def test_systems_are_spread_evenly():
+    assert evenly_spread(range(100, 110), 4) == (100, 102, 105, 107)
+    assert evenly_spread([3, 4], 5) == (3, 4)
+
+
+def test_prompts_of_unequal_length_go_on_alike_alone_and_in_company(model):
+    tokenizer, base = load_tokenizer(model), load_base(model, device=CPU, dtype=torch.float32)
+    texts = ["1.23,4.56;" * 3, "0.10,9.99;7.77,3.21;", "2.00,2.00;" * 6]
+    how = {"horizon": 3, "most_tokens": 60, "device": CPU}
+    grammar = Grammar(variables=2, decimals=2)
+    prompts = [tokenizer.encode(text) for text in texts]
+    together = continue_texts(base, tokenizer, grammar, prompts, **how)
+    alone = [continue_texts(base, tokenizer, grammar, [row], **how)[0] for row in prompts]
+    assert together == alone
+    assert [text.count(";") for text in together] == [3, 3, 3]
+    assert len(set(together)) > 1, "prompts that all go on alike would hide a mixed-up row"
+
+
+def test_the_cache_changes_nothing(model):
+    """Greedy choice by whole forward passes, without cache or padding, gives the same text."""
+    tokenizer, base = load_tokenizer(model), load_base(model, device=CPU, dtype=torch.float32)
+    grammar, ids = Grammar(variables=2, decimals=2), character_ids(tokenizer)
+    tokens = tokenizer.encode("1.23,4.56;0.10,9.99;")
+    (text,) = continue_texts(
+        base, tokenizer, grammar, [tokens], horizon=2, most_tokens=40, device=CPU
+    )
+    place, plain = grammar.start, ""
+    while plain.count(";") < 2:
+        with torch.no_grad():
+            scores = base(input_ids=torch.tensor([tokens])).logits[0, -1, ids]
+        best = max(grammar.allowed(place), key=lambda c: float(scores[ALPHABET.index(c)]))
+        plain, place = plain + best, grammar.after(place, best)
+        tokens = [*tokens, int(ids[ALPHABET.index(best)])]
+    assert text == plain
+
+
+def test_a_text_ends_when_its_tokens_are_used_up(model):
+    tokenizer, base = load_tokenizer(model), load_base(model, device=CPU, dtype=torch.float32)
+    (text,) = continue_texts(
+        base,
+        tokenizer,
+        Grammar(variables=2, decimals=2),
+        [tokenizer.encode("1.23,4.56;")],
+        horizon=5,
+        most_tokens=7,
+        device=CPU,
+    )
+    assert len(text) == 7
+
+
+def test_a_long_prompt_loses_its_oldest_steps(model):
+    tokenizer = load_tokenizer(model)
+    tokens = prompt(tokenizer, "1.00,1.00;2.00,2.00;3.00,3.00;", most_tokens=25)
+    assert tokens == tokenizer.encode("2.00,2.00;3.00,3.00;")
+
+
+def test_a_tokenizer_without_single_characters_is_told_in_words():
+    class Words:
+        pad_id, vocabulary = 0, 9
+
+        def encode(self, text):
+            return [1, 2]
+
+        def decode(self, ids):
+            return ""
+
+    with pytest.raises(ModelError, match="as 2 tokens"):
+        character_ids(Words())
