@@ -1,6 +1,6 @@
 """Prices a sweep file and prints what the budget buys; runs nothing.
 
-    python -m lvray.plan SWEEP.yaml [--set path=value …] [--flops-per-second 4e10] [--json]
+python -m lvray.plan SWEEP.yaml [--set path=value …] [--flops-per-second 4e10] [--json]
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def describe(sweep: Sweep, plans: Sequence[StagePlan], *, flops_per_second: int 
         f"{format_flops(total):>10} {format_share(total, sweep.budget):>9}"
     )
     if flops_per_second:
-        lines.append(f"at {format_flops(flops_per_second)} FLOP/s: {format_seconds(total / flops_per_second)}")
+        lines.append(
+            f"at {format_flops(flops_per_second)} FLOP/s: {format_seconds(total / flops_per_second)}"
+        )
     for plan in plans:
         lines += ["", *_stage_lines(plan)]
     return "\n".join(lines)
@@ -101,11 +103,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lvray plan", description="Prices a sweep file; runs nothing.")
+    parser = argparse.ArgumentParser(
+        prog="lvray plan", description="Prices a sweep file; runs nothing."
+    )
     parser.add_argument("sweep", type=Path, help="the sweep file")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="path=value")
     parser.add_argument(
-        "--flops-per-second", type=flops_from_text, metavar="RATE", help="accounted FLOP/s, to tell the time it takes"
+        "--set", dest="overrides", action="append", default=[], metavar="path=value"
+    )
+    parser.add_argument(
+        "--flops-per-second",
+        type=flops_from_text,
+        metavar="RATE",
+        help="accounted FLOP/s, to tell the time it takes",
     )
     parser.add_argument("--json", action="store_true", help="for programs; FLOPs as strings")
     return parser

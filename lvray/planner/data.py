@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,12 @@ def prepare(sweep: Sweep, folder: RunFolder) -> DataTask:
     _long_enough(sweep, dataset)
     split = split_of(sweep, dataset)
     codec = Codec.fit(dataset.values[list(split.train)], **codec_arguments(sweep))
-    written = {"source": dataset.source, "variables": list(dataset.variables), **asdict(split), "codec": codec.to_json()}
+    written = {
+        "source": dataset.source,
+        "variables": list(dataset.variables),
+        **asdict(split),
+        "codec": codec.to_json(),
+    }
     write_whole(folder.split, json.dumps(written, indent=1) + "\n")
     return DataTask(str(path), split.train, split.validation, split.test, codec.to_json())
 

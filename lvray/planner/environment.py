@@ -45,7 +45,9 @@ def environment() -> Environment:
         python=platform.python_version(),
         system=platform.platform(),
         processor=_processor(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1,
         packages={name: _version(name) for name in PACKAGES},
     )
 

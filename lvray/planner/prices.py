@@ -25,7 +25,9 @@ def forecast_tokens(sweep: Sweep, variables: int) -> tuple[int, int]:
     """The most tokens of a forecast's prompt, and the most that it may generate."""
     usual = step_tokens(sweep, variables)
     forecast = sweep.evaluation.forecast
-    return math.ceil(ROOM * forecast.context_steps * usual), math.ceil(ROOM * forecast.horizon * usual)
+    return math.ceil(ROOM * forecast.context_steps * usual), math.ceil(
+        ROOM * forecast.horizon * usual
+    )
 
 
 def price_trial(sweep: Sweep, config: TrialConfig, variables: int) -> StepPrices:

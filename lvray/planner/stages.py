@@ -37,7 +37,13 @@ def hold_back(sweep: Sweep, stage: StageSpec) -> int:
 
 
 def allowance(
-    sweep: Sweep, stage: StageSpec, *, free: int, held: int, best: Mapping[str, Best], variables: int
+    sweep: Sweep,
+    stage: StageSpec,
+    *,
+    free: int,
+    held: int,
+    best: Mapping[str, Best],
+    variables: int,
 ) -> int:
     """FLOPs that `stage` may spend.
 
@@ -77,7 +83,9 @@ def _claim(sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: 
     return 0 if need is None else max(0, need - hold_back(sweep, stage))
 
 
-def _fixed_price(sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int) -> int | None:
+def _fixed_price(
+    sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int
+) -> int | None:
     """The price of a stage whose trials have a number of steps; None for one that takes what there is."""
     if stage.steps == "fill" or stage.policy.name != "fixed":
         return None
@@ -106,12 +114,16 @@ def plan_stage(
             stage.name,
             _shuffled(_candidates(sweep, stage, best, variables), sweep.seed),
             allowance=allowed,
-            final_run=sum(hold_back(sweep, other) for other in sweep.stages if other.from_stage == stage.name),
+            final_run=sum(
+                hold_back(sweep, other) for other in sweep.stages if other.from_stage == stage.name
+            ),
             reduction_factor=stage.policy.reduction_factor,
             most_steps=stage.steps if isinstance(stage.steps, int) else None,
         )
     if stage.steps == "fill":
-        return StagePlan(stage.name, (_filling(sweep, stage, allowed, best, variables),), allowed, "fixed")
+        return StagePlan(
+            stage.name, (_filling(sweep, stage, allowed, best, variables),), allowed, "fixed"
+        )
     trials = _fixed_trials(sweep, stage, best, variables)
     dear = sum(plan.price for plan in trials)
     if dear > allowed:
@@ -147,7 +159,9 @@ def _fixed_trials(
     sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int
 ) -> tuple[TrialPlan, ...]:
     if stage.zero_shot:
-        return tuple(_measured_once(plan, stage) for plan in _candidates(sweep, stage, best, variables))
+        return tuple(
+            _measured_once(plan, stage) for plan in _candidates(sweep, stage, best, variables)
+        )
     assert isinstance(stage.steps, int), f"stage {stage.name} has no number of steps"
     stops = [(step, None) for step in evenly(stage.steps, stage.evaluations)]
     return tuple(
@@ -180,13 +194,21 @@ def _candidates(
 ) -> tuple[TrialPlan, ...]:
     """The trials of a stage, not laid out yet: one milestone after one step stands for what is to come."""
     configs = tuple(_configs(sweep, stage, best, variables))
-    continues = best[stage.from_stage].trial_id if stage.continues and stage.from_stage in best else None
+    continues = (
+        best[stage.from_stage].trial_id if stage.continues and stage.from_stage in best else None
+    )
     plans = []
     for index, config in enumerate(configs):
         prices = price_trial(sweep, config, variables)
-        trial_id = stage.name if len(configs) == 1 else f"{stage.name}-{index + 1:0{len(str(len(configs)))}d}"
+        trial_id = (
+            stage.name
+            if len(configs) == 1
+            else f"{stage.name}-{index + 1:0{len(str(len(configs)))}d}"
+        )
         milestones = unroll(prices, [(1, None)], forecast=False)
-        plans.append(TrialPlan(trial_id, stage.name, config, milestones, prices, continues=continues))
+        plans.append(
+            TrialPlan(trial_id, stage.name, config, milestones, prices, continues=continues)
+        )
     return tuple(plans)
 
 

@@ -20,7 +20,11 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
         threads: CPU threads the worker may use.
     """
     plan = grant.plan
-    variables = len(data.codec["variables"]) if isinstance(data.codec.get("variables"), list) else int(data.codec["variables"])
+    variables = (
+        len(data.codec["variables"])
+        if isinstance(data.codec.get("variables"), list)
+        else int(data.codec["variables"])
+    )
     prompt, new = forecast_tokens(sweep, variables)
     evaluation, forecast = sweep.evaluation, sweep.evaluation.forecast
     return Task(

@@ -52,7 +52,10 @@ def run_stage(
     interrupted = Event()
     admission = Admission(scheduler, task_of, workers.count, interrupted)
     resources = {"cpu": workers.cpus, "gpu": workers.gpus}
-    with tempfile.TemporaryDirectory(prefix="lvray-", ignore_cleanup_errors=True) as folder, _graceful(interrupted):
+    with (
+        tempfile.TemporaryDirectory(prefix="lvray-", ignore_cleanup_errors=True) as folder,
+        _graceful(interrupted),
+    ):
         # Tune insists on a folder of its own; nothing in it is ever read again.
         Tuner(
             tune.with_resources(attempt, resources),

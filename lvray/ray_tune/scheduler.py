@@ -34,7 +34,9 @@ class Relay(FIFOScheduler):
         self._folder_of = folder_of
         self._changed = changed
 
-    def on_trial_result(self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]) -> str:
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
+    ) -> str:
         """Asks what the trial does after this milestone."""
         decision = self._scheduler.hear(Measurement.from_json(json.loads(result["measurement"])))
         self._changed()
@@ -52,9 +54,13 @@ class Relay(FIFOScheduler):
             self._scheduler.fail(name, "the worker process ended without a word")
         self._changed()
 
-    def on_trial_complete(self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]) -> None:
+    def on_trial_complete(
+        self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
+    ) -> None:
         """Notes an attempt that ended without being told to, before the milestone it was paid for."""
-        self._scheduler.fail(self._attempts[trial.trial_id], "the worker ended before its milestone")
+        self._scheduler.fail(
+            self._attempts[trial.trial_id], "the worker ended before its milestone"
+        )
         self._changed()
 
     def __getstate__(self) -> dict[str, object]:

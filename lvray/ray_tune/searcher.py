@@ -21,7 +21,11 @@ class Admission(Searcher):
     """Suggests the attempt that the scheduler grants next, as soon as a worker is free."""
 
     def __init__(
-        self, scheduler: Scheduler, task_of: Callable[[Grant], Task], workers: int, interrupted: Event
+        self,
+        scheduler: Scheduler,
+        task_of: Callable[[Grant], Task],
+        workers: int,
+        interrupted: Event,
     ) -> None:
         super().__init__()
         self.attempts: dict[str, str] = {}
@@ -31,7 +35,13 @@ class Admission(Searcher):
         self._workers = workers
         self._interrupted = interrupted
 
-    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:  # noqa: ANN401 -- Ray's signature
+    def set_search_properties(
+        self,
+        metric: str | None,
+        mode: str | None,
+        config: dict[str, Any],
+        **spec: object,
+    ) -> bool:
         """Accepts Tune's metric and mode, which we do not use."""
         return True
 
@@ -47,7 +57,12 @@ class Admission(Searcher):
         self.attempts[trial_id] = grant.plan.trial_id
         return {"task": json.dumps(self._task_of(grant).to_json())}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: FBT001, FBT002 -- Ray's signature
+    def on_trial_complete(
+        self,
+        trial_id: str,
+        result: dict[str, Any] | None = None,
+        error: bool = False,  # noqa: FBT001, FBT002 -- Ray's signature
+    ) -> None:
         """Nothing: the scheduler heard of it already."""
 
     def __getstate__(self) -> dict[str, object]:

@@ -41,12 +41,18 @@ def ray_session() -> Iterator[None]:
     joins = bool(os.environ.get("RAY_ADDRESS"))
     if not joins:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    own = {} if joins else {"object_store_memory": 200 * 1024**2, "include_dashboard": _has_dashboard()}
+    own = (
+        {}
+        if joins
+        else {"object_store_memory": 200 * 1024**2, "include_dashboard": _has_dashboard()}
+    )
     for attempt in range(1, STARTS + 1):
         try:
             ray.init(logging_level="ERROR", log_to_driver=False, **own)
             break
-        except RuntimeError as error:  # on a cold disk the first start of Ray's server can take longer than Ray waits
+        except (
+            RuntimeError
+        ) as error:  # on a cold disk the first start of Ray's server can take longer than Ray waits
             ray.shutdown()
             if attempt == STARTS:
                 raise LvrayError(f"Ray did not start in {STARTS} attempts: {error}") from error

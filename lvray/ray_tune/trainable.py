@@ -35,7 +35,11 @@ def attempt(config: Mapping[str, Any]) -> None:
 
         run(task, report)
     except Exception as error:
-        row = {"reason": reason_of(error), "retry": not isinstance(error, LvrayError), "traceback": traceback.format_exc()}
+        row = {
+            "reason": reason_of(error),
+            "retry": not isinstance(error, LvrayError),
+            "traceback": traceback.format_exc(),
+        }
         write_whole(failure, json.dumps(row, indent=1) + "\n")
         raise
 

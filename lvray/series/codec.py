@@ -126,7 +126,8 @@ class Codec:
         else:
             offset, scale = _scales(training, method, whole)
             shared = None
-        scaled = (training - offset[:, None]) / scale[:, None]
+        with np.errstate(over="ignore"):
+            scaled = (training - offset[:, None]) / scale[:, None]
         usual = _usual_step(scaled, decimals)
         return cls(decimals, variables, method, per, whole, shared, usual)
 

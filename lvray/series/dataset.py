@@ -133,16 +133,6 @@ def write(path: str | Path, dataset: Dataset) -> None:
     _write_bytes(Path(path), _hdf5_bytes(dataset))
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
-    except OSError as error:
-        raise DataError(
-            f"{path}: {len(content)} bytes could not be written: {error.strerror or error}"
-        ) from error
-
-
 def load(source: str, *, path: str | Path | None, seed: int, systems: int) -> Path:
     """Gives the file that holds a data set, generating and caching it where it needs no file of its own.
 
@@ -164,8 +154,8 @@ def load(source: str, *, path: str | Path | None, seed: int, systems: int) -> Pa
     checksum = cached.with_suffix(".sha256")
     if not _whole(cached, checksum):
         content = _hdf5_bytes(generate(source, seed=seed, systems=systems))
-        _write_bytes(cached, content)
-        _write_bytes(checksum, _sha256(content))
+        for part, written in ((cached, content), (checksum, _sha256(content))):
+            _write_bytes(part, written, remedy="; $LVRAY_CACHE may name another folder")
     return cached
 
 
@@ -501,6 +491,17 @@ def _hdf5_bytes(dataset: Dataset) -> bytes:
         series.attrs["variables"] = list(dataset.variables)
         file.create_dataset("time", data=dataset.times)
     return buffer.getvalue()
+
+
+def _write_bytes(path: Path, content: bytes, *, remedy: str = "") -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"{path}: {len(content)} bytes could not be written: {reason}{remedy}"
+        ) from error
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -85,12 +85,12 @@ def run(task: Task, report: Callable[[Measurement], None]) -> None:
     model = attach(base, task.config.lora, task.config.seed)
     try:
         bench = Bench(task, device, accelerator_on(device.type), tokenizer, texts, model)
-        _go(bench, report)
+        _reach_milestones(bench, report)
     finally:
         detach(model)
 
 
-def _go(bench: Bench, report: Callable[[Measurement], None]) -> None:
+def _reach_milestones(bench: Bench, report: Callable[[Measurement], None]) -> None:
     """Trains, evaluates, writes and reports, milestone by milestone."""
     task, config = bench.task, bench.task.config
     torch.manual_seed(config.seed)
@@ -200,24 +200,21 @@ class Learner:
         A trial that continues another begins with that one's weights and moments, at its own step 0,
         with its own schedule and seed. Checkpoints that nobody heard of are removed.
         """
-        task = self.bench.task
+        task, step = self.bench.task, 0
         point = resume_point(task)
-        if point is None:
-            keep_checkpoints(Path(task.folder), keep=())
-            return 0
-        checkpoint = read_checkpoint(point)
-        if replace(checkpoint.lora, dropout=0.0) != replace(self.lora, dropout=0.0):
-            raise CheckpointError(
-                f"{point} holds the adapter {checkpoint.lora}, this trial's is {self.lora}; "
-                "a trial can only go on with rank, alpha, targets and variant as they were"
-            )
-        restore_weights(checkpoint, self.bench.model, self.optimizer)
-        if task.reached < 0:
-            keep_checkpoints(Path(task.folder), keep=())
-            return 0
-        restore_generators(checkpoint, self.bench.device)
-        keep_checkpoints(Path(task.folder), keep=(checkpoint.step,))
-        return checkpoint.step
+        if point is not None:
+            checkpoint = read_checkpoint(point)
+            if replace(checkpoint.lora, dropout=0.0) != replace(self.lora, dropout=0.0):
+                raise CheckpointError(
+                    f"{point} holds the adapter {checkpoint.lora}, this trial's is {self.lora}; "
+                    "a trial can only go on with rank, alpha, targets and variant as they were"
+                )
+            restore_weights(checkpoint, self.bench.model, self.optimizer)
+            if task.reached >= 0:
+                restore_generators(checkpoint, self.bench.device)
+                step = checkpoint.step
+        keep_checkpoints(Path(task.folder), keep={step} if task.reached >= 0 else ())
+        return step
 
     def train(self, start: int, stop: int) -> Stretch:
         """Takes optimizer steps `start` to `stop` - 1, fewer if the loss is no longer finite.

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -71,7 +73,5 @@ def test_no_window_to_learn_from_is_told_in_words():
 
 def test_a_system_that_the_file_lacks_is_named(make_task):
     row = make_task(1).to_json()["data"]
-    import json
-
     with pytest.raises(DataError, match="no system 99"):
         read_texts(json.dumps({**row, "train": [0, 99]}), make_task(1).model)

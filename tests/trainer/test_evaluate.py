@@ -1,13 +1,15 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from lvray.core.errors import DataError
 from lvray.series.windows import Windows
+from lvray.trainer.batches import labels_of, read_texts
 from lvray.trainer.evaluate import next_token_loss, validation_loss, validation_windows
 from lvray.trainer.model import load_base
-
-from dataclasses import replace
 
 pytestmark = pytest.mark.torch
 
@@ -58,17 +60,12 @@ def test_a_label_inside_the_text_does_change_the_loss(base, windows):
 
 
 def test_training_and_validation_loss_are_one_measure(base, windows):
-    from lvray.trainer.batches import labels_of
-
     tokens, labels = torch.from_numpy(windows.tokens), torch.from_numpy(labels_of(windows))
     loss = float(next_token_loss(base, tokens, labels))
     assert loss == pytest.approx(validation_loss(base, windows, batch_size=2, device=CPU), rel=1e-6)
 
 
 def test_validation_windows_do_not_depend_on_the_trial(make_task):
-    from lvray.trainer.batches import read_texts
-    import json
-
     short, long = make_task(1, context_length=16, seed=1), make_task(1, context_length=64, seed=2)
     cut = []
     for task in (short, long):

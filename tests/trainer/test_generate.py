@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lvray.core.errors import ModelError
+from lvray.core.errors import DataError, ModelError
 from lvray.series.codec import Codec
 from lvray.trainer.generate import (
     ALPHABET,
@@ -14,6 +15,7 @@ from lvray.trainer.generate import (
     character_ids,
     continue_texts,
     evenly_spread,
+    forecast_systems,
     prompt,
 )
 from lvray.trainer.model import load_base
@@ -120,6 +122,39 @@ def test_a_text_ends_when_its_tokens_are_used_up(model):
         device=CPU,
     )
     assert len(text) == 7
+
+
+def test_a_short_forecast_is_counted_and_goes_on_with_its_last_value(model, values, make_task):
+    """20 tokens hold two steps of 3 integer digits at most (18 characters), never three (24 or more)."""
+    task = make_task(1)
+    forecasts = forecast_systems(
+        load_base(model, device=CPU, dtype=torch.float32),
+        load_tokenizer(model),
+        Codec.from_json(task.data.codec),
+        values,
+        task.data.test,
+        replace(task.evaluation, forecast_tokens=20),
+        device=CPU,
+    )
+    assert forecasts.metrics()["forecast_failed"] == forecasts.failed == 2
+    assert np.isfinite(forecasts.forecast).all()
+    np.testing.assert_array_equal(forecasts.forecast[:, 2], forecasts.forecast[:, 1])
+
+
+def test_series_too_short_for_the_horizon_are_told_in_words(model, values, make_task):
+    task = make_task(1)
+    with pytest.raises(
+        DataError, match="of 40 steps from 10 needs series of 50 steps, these have 40"
+    ):
+        forecast_systems(
+            load_base(model, device=CPU, dtype=torch.float32),
+            load_tokenizer(model),
+            Codec.from_json(task.data.codec),
+            values,
+            task.data.test,
+            replace(task.evaluation, forecast_horizon=40),
+            device=CPU,
+        )
 
 
 def test_a_long_prompt_loses_its_oldest_steps(model):

@@ -83,6 +83,13 @@ def test_a_resumed_run_with_other_random_numbers_would_be_seen(make_task, monkey
     assert figures(heard(replace(task, reached=0))) != figures(straight[1:])
 
 
+def test_milestones_on_the_way_change_nothing(make_task):
+    how = {"lora": {"dropout": 0.3}, "schedule": "cosine"}
+    often, once = make_task(0, 1, 5, 9, name="often", **how), make_task(9, name="once", **how)
+    assert heard(often)[-1].validation_loss == heard(once)[-1].validation_loss
+    assert same_bits(state(often, 9), state(once, 9))
+
+
 def test_an_attempt_that_died_unheard_is_repeated(make_task):
     task = make_task(2, 4, 6)
     first = heard(task, until=1)

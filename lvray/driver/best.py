@@ -1,0 +1,61 @@
+"""Puts the winner's adapter where people look for it, with a card that says what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+from lvray.core.errors import RunFolderError
+from lvray.core.run_folder import RunFolder
+from lvray.core.trial import Trial
+from lvray.core.units import format_flops
+from lvray.spec.schema import Sweep
+
+CARD = "README.md"
+
+
+def publish(sweep: Sweep, folder: RunFolder, winner: Trial) -> None:
+    """Copies the adapter of `winner` to ``best/``, whole or not at all; an older one is replaced.
+
+    Raises:
+        RunFolderError: the adapter is missing, or the folder cannot be written.
+    """
+    adapter = folder.trial(winner.plan.trial_id) / "adapter"
+    beside = folder.root / f".best.{os.getpid()}"
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.copytree(adapter, beside)
+        (beside / CARD).write_text(card(sweep, winner), encoding="utf-8")
+        shutil.rmtree(folder.best, ignore_errors=True)
+        beside.replace(folder.best)
+    except OSError as error:
+        raise RunFolderError(f"{adapter} cannot be copied to {folder.best}: {error}") from error
+
+
+def card(sweep: Sweep, winner: Trial) -> str:
+    """A model card in the form of the Hugging Face hub."""
+    last = winner.curve[-1]
+    figures = {"validation_loss": last.validation_loss, **last.metrics}
+    rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(figures.items()))
+    return f"""---
+base_model: {sweep.model}
+library_name: peft
+tags: [lora, time-series-forecasting, lvray]
+---
+# {sweep.name}: the winner, {winner.plan.trial_id}
+
+A LoRA adapter for `{sweep.model}` that forecasts time series written as text. It was trained for
+{winner.step} steps by trial `{winner.plan.trial_id}` of the sweep `{sweep.name}`
+(budget {format_flops(sweep.budget)} FLOPs, convention {sweep.convention}).
+
+| figure | value |
+|---|---|
+{rows}
+
+Losses are in nats per token; forecast errors are in the data's units.
+
+```json
+{json.dumps(winner.plan.config.to_json(), indent=1)}
+```
+"""

@@ -1,0 +1,39 @@
+"""Trials one after the other, in this process: the same scheduler and ledger, no Ray."""
+
+from __future__ import annotations
+
+from lvray.core.errors import LvrayError
+from lvray.core.trial import Action, Measurement
+from lvray.driver.walk import Run
+from lvray.scheduler.scheduler import Scheduler
+
+
+class _Ended(SystemExit):
+    """The scheduler's answer was not to go on; the trainer lets it through."""
+
+
+def run_inline(run: Run, scheduler: Scheduler, *, threads: int = 0) -> None:
+    """Runs the trials of a stage here until nothing more can be granted.
+
+    Raises:
+        LvrayError: an attempt failed; what it held is lost, and no other is made here.
+    """
+    from lvray.trainer.loop import run as train  # seconds of imports
+
+    def report(measurement: Measurement) -> None:
+        decision = scheduler.hear(measurement)
+        run.changed()
+        if decision.action is not Action.CONTINUE:
+            raise _Ended
+
+    while (grant := scheduler.next_grant()) is not None:
+        try:
+            train(run.task_of(grant, threads=threads), report)
+        except _Ended:
+            continue
+        except LvrayError as error:
+            scheduler.fail(grant.plan.trial_id, str(error), retry=False)
+            raise
+        except KeyboardInterrupt:
+            scheduler.interrupt("interrupted")
+            raise

@@ -1,0 +1,170 @@
+"""The walk: plan, pay, run and judge each stage of a sweep in turn, whoever carries the trials out.
+
+A run is opened anew or taken up where a driver before us left it; the two are the same code, since
+replay is the only way to load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lvray.core.errors import RunFolderError
+from lvray.core.run_folder import RunFolder, write_whole
+from lvray.core.task import DataTask, Task
+from lvray.driver.best import publish
+from lvray.ledger.journal import Journal
+from lvray.ledger.ledger import Books, Ledger
+from lvray.planner.data import prepare, variables_of
+from lvray.planner.environment import environment
+from lvray.planner.stages import Best, allowance, hold_back, outline, plan_stage
+from lvray.planner.tasks import task_of
+from lvray.scheduler.registry import policy_of
+from lvray.scheduler.replay import History, StageHistory, fold, take
+from lvray.scheduler.scheduler import Grant, Scheduler
+from lvray.spec.load import difference, dump
+from lvray.spec.schema import StageSpec, Sweep
+
+CarryOut = Callable[["Run", Scheduler], None]
+"""Runs the trials of a stage until its scheduler has nothing more to grant."""
+
+
+@dataclass(slots=True)
+class Run:
+    """A sweep under way: what was asked, where it is written down, and how it stands."""
+
+    sweep: Sweep
+    folder: RunFolder
+    journal: Journal
+    history: History
+    books: Books
+    data: DataTask
+    variables: int
+    changed: Callable[[], None] = field(default=lambda: None)
+    best: dict[str, Best] = field(default_factory=dict)
+    """Winners by stage."""
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Writes one line to the journal, then believes it."""
+        stamped = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **row}
+        self.journal.append(stamped)
+        take(self.history, stamped)
+
+    def task_of(self, grant: Grant, *, threads: int) -> Task:
+        """What a worker with `threads` CPU threads is told of a grant."""
+        return task_of(self.sweep, self.folder, self.data, grant, threads=threads)
+
+    @property
+    def session(self) -> int:
+        """Which driver of this sweep we are, from 1."""
+        return len(self.history.sessions)
+
+
+def open_run(sweep: Sweep, folder: RunFolder) -> Run:
+    """Opens books, journal and data: anew, or as a driver before us left them."""
+    variables = variables_of(sweep)
+    outline(
+        sweep, variables=variables
+    )  # refuses a budget that is too small before anything is written
+    journal = Journal(folder.journal)
+    history = fold(journal.replay())
+    _same_sweep(sweep, folder, history)
+    data = prepare(sweep, folder)
+    write_whole(folder.sweep, dump(sweep))
+    ledger = Ledger.open(
+        Path(sweep.ledger) if sweep.ledger else folder.ledger, convention=sweep.convention
+    )
+    books = Books(ledger, sweep.name)
+    books.open_sweep(sweep.budget)
+    run = Run(sweep, folder, journal, history, books, data, variables)
+    surroundings = environment()
+    write_whole(folder.environment, surroundings.to_text())
+    run.record(
+        {
+            "event": "session",
+            "spec": sweep.to_json(),
+            "budget": str(sweep.budget),
+            "convention": sweep.convention,
+            "resumed": bool(history.stages),
+            "environment": surroundings.to_json(),
+        }
+    )
+    for stage in sweep.stages:
+        if hold_back(sweep, stage):
+            books.allow(stage.name, hold_back(sweep, stage), key="hold-back")
+    return run
+
+
+def walk(run: Run, carry_out: CarryOut) -> None:
+    """Runs every stage in order, then closes the books.
+
+    Raises:
+        LvrayError: whatever a person can mend; what was heard until then is kept.
+    """
+    for stage in run.sweep.stages:
+        run_stage(run, stage, carry_out)
+    end_sweep(run)
+
+
+def run_stage(run: Run, stage: StageSpec, carry_out: CarryOut) -> None:
+    """Runs one stage to its winner, from wherever the journal says that it stands."""
+    told = run.history.stages.get(stage.name) or _begin_stage(run, stage)
+    if not told.ended:
+        scheduler = Scheduler(
+            told.plan,
+            policy_of(told.plan),
+            run.books,
+            run.record,
+            session=run.session,
+            most_failures=run.sweep.resources.max_failures,
+            trials=told.trials,
+        )
+        scheduler.recover()
+        if not scheduler.finished:
+            carry_out(run, scheduler)
+        scheduler.close()
+        run.changed()
+    if told.best is not None:
+        run.best[stage.name] = Best(told.best, told.trials[told.best].plan.config)
+
+
+def _begin_stage(run: Run, stage: StageSpec) -> StageHistory:
+    """Plans a stage with what is left, moves its allowance to its account, and journals the plan."""
+    free, held = run.books.free, run.books.available(stage.name)
+    allowed = allowance(
+        run.sweep, stage, free=free, held=held, best=run.best, variables=run.variables
+    )
+    plan = plan_stage(run.sweep, stage, allowed=allowed, best=run.best, variables=run.variables)
+    if allowed > held:
+        run.books.allow(stage.name, allowed - held, key=f"{run.session}")
+    run.record({"event": "stage", **plan.to_json()})
+    return run.history.stages[stage.name]
+
+
+def end_sweep(run: Run) -> None:
+    """Puts the winner's adapter where people look for it, then closes the books and the journal."""
+    trained = [
+        stage.name for stage in run.sweep.stages if stage.name in run.best and not stage.zero_shot
+    ]
+    best = run.best[trained[-1]].trial_id if trained else None
+    if best is not None:
+        publish(run.sweep, run.folder, run.history.trials[best])
+    run.books.close_sweep()
+    reason = f"winner of stage {trained[-1]}" if trained else "no trial has a finite loss"
+    run.record({"event": "sweep_end", "best": best, "reason": reason})
+
+
+def _same_sweep(sweep: Sweep, folder: RunFolder, history: History) -> None:
+    """Refuses a run folder of another sweep, showing how the two differ."""
+    if not history.sessions:
+        return
+    changes = difference(history.sessions[0]["spec"], sweep.to_json())
+    if changes:
+        raise RunFolderError(
+            f"{folder.root} belongs to another sweep file:\n"
+            + "\n".join(f"  {change}" for change in changes)
+            + "\nundo these changes to go on with it, give the sweep another name, or start anew with --fresh"
+        )

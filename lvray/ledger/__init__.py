@@ -1,0 +1,5 @@
+"""Floor 1: who has paid?
+
+- `journal`  an append-only file of JSON lines; loading is replaying
+- `ledger`   double entry for FLOPs, never overdrawn, shared by several processes
+"""

@@ -1,0 +1,388 @@
+"""Who has paid? Double entry for FLOPs: a transfer moves them from giver to taker; nothing makes or loses them.
+
+    source ─grant▶ budget ─allow▶ sweep ─allow▶ stage ─reserve▶ trial ─spend, lose▶ spent
+                     ◀──────return──────  ◀─return─  ◀─release──
+
+No account but `source` is ever below zero, so what is spent never exceeds the budget, and a trial never
+uses what was not reserved for it. Every write is a transaction under a lock on the file: read what others
+appended, check, append, fsync. So several sweeps, in several processes, may draw on one ledger.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lvray.core.errors import JournalCorrupt, Overdraft, RunFolderError
+from lvray.core.units import format_flops
+from lvray.ledger.journal import Journal
+
+SOURCE, BUDGET, SPENT = "source", "budget", "spent"
+FORMAT = "lvray-ledger/1"
+
+ROUTES: Mapping[str, frozenset[tuple[str, str]]] = {
+    "grant": frozenset({("source", "budget")}),
+    "allow": frozenset({("budget", "sweep"), ("sweep", "stage")}),
+    "reserve": frozenset({("stage", "trial")}),
+    "spend": frozenset({("trial", "spent")}),
+    "lose": frozenset({("trial", "spent")}),
+    "release": frozenset({("trial", "stage")}),
+    "return": frozenset({("stage", "sweep"), ("sweep", "budget")}),
+}
+"""From what kind of account to what kind each kind of transfer may go."""
+
+
+def sweep_account(sweep: str) -> str:
+    """The account of a sweep."""
+    return f"sweep:{sweep}"
+
+
+def stage_account(sweep: str, stage: str) -> str:
+    """The account of one stage of a sweep."""
+    return f"stage:{sweep}/{stage}"
+
+
+def trial_account(sweep: str, trial_id: str) -> str:
+    """The account of one trial of a sweep: what is reserved for it now."""
+    return f"trial:{sweep}/{trial_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """FLOPs from one account to another, once: the key makes saying it again harmless."""
+
+    flops: int
+    giver: str
+    taker: str
+    kind: str
+    memo: str
+    key: str
+
+    def __post_init__(self) -> None:
+        """Holds transfers to whole, positive amounts between different accounts."""
+        assert isinstance(self.flops, int), f"{self.key}: {self.flops!r} is no whole number"
+        assert self.flops > 0, f"{self.key}: a transfer of {self.flops} FLOPs"
+        assert self.giver != self.taker, f"{self.key}: from {self.giver} to itself"
+
+    def to_json(self) -> dict[str, str]:
+        """Gives plain JSON values, FLOPs as a string."""
+        return {**asdict(self), "flops": str(self.flops)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Transfer:
+        """Reads what `to_json` wrote."""
+        return cls(**{**row, "flops": int(row["flops"])})
+
+
+Check = Callable[[Mapping[str, int], Sequence[Transfer]], str | None]
+"""Looks at the balances after some transfers and says what is wrong, or None."""
+
+
+def routes_are_kept(balances: Mapping[str, int], transfers: Sequence[Transfer]) -> str | None:
+    """Each kind of transfer goes only where it may."""
+    for transfer in transfers:
+        route = (transfer.giver.partition(":")[0], transfer.taker.partition(":")[0])
+        if route not in ROUTES.get(transfer.kind, ()):
+            return f"{transfer.key}: {transfer.kind} from {transfer.giver} to {transfer.taker} is no route"
+    return None
+
+
+def nobody_is_overdrawn(balances: Mapping[str, int], transfers: Sequence[Transfer]) -> str | None:
+    """No account but `source` is below zero."""
+    for transfer in transfers:
+        if transfer.giver != SOURCE and balances[transfer.giver] < 0:
+            lacking = -balances[transfer.giver]
+            return (
+                f"{transfer.giver} has {format_flops(transfer.flops - lacking)} FLOPs and {transfer.key} asks for "
+                f"{format_flops(transfer.flops)}"
+            )
+    return None
+
+
+def nothing_is_made_or_lost(
+    balances: Mapping[str, int], transfers: Sequence[Transfer]
+) -> str | None:
+    """All balances add up to zero."""
+    total = sum(balances.values())
+    return f"balances add up to {total}, not to 0" if total else None
+
+
+WRITE_CHECKS: tuple[Check, ...] = (routes_are_kept, nobody_is_overdrawn)
+"""Hold at every write and every replay; each looks at the accounts that the transfers touch."""
+
+
+class Ledger:
+    """One file of transfers, and the balances that they make."""
+
+    def __init__(self, journal: Journal, convention: str) -> None:
+        self._journal = journal
+        self._known: dict[str, Transfer] = {}
+        self.balances: dict[str, int] = {SOURCE: 0, BUDGET: 0, SPENT: 0}
+        """FLOPs by account; `source` is below zero by what was granted."""
+        self.convention = convention
+
+    @classmethod
+    def open(cls, path: Path, *, convention: str) -> Ledger:
+        """Creates the ledger or replays it.
+
+        Raises:
+            RunFolderError: it is kept under another convention, or cannot be written.
+            JournalCorrupt: it is damaged.
+        """
+        ledger = cls(Journal(path), convention)
+        with _locked(path):
+            records = ledger._journal.replay()
+            if not records:
+                ledger._journal.append({"format": FORMAT, "convention": convention})
+            else:
+                _same_convention(path, records[0], convention)
+                ledger._replay(records[1:])
+        return ledger
+
+    @property
+    def path(self) -> Path:
+        """The ledger's file."""
+        return self._journal.path
+
+    @property
+    def transfers(self) -> tuple[Transfer, ...]:
+        """Every transfer, in order."""
+        return tuple(self._known.values())
+
+    def balance(self, account: str) -> int:
+        """FLOPs in an account as last read; 0 for one that was never used."""
+        return self.balances.get(account, 0)
+
+    def refresh(self) -> None:
+        """Reads what others appended."""
+        self._replay(self._journal.news())
+
+    def transact(self, transfers: Sequence[Transfer]) -> None:
+        """Makes all of `transfers` or none of them; those whose key is known were made before.
+
+        Raises:
+            Overdraft: an account would fall below zero. Nothing was written.
+            JournalCorrupt: a key is known with another content, or the file is damaged.
+            RunFolderError: the file cannot be written. Nothing was.
+        """
+        with _locked(self.path):
+            self.refresh()
+            fresh = [transfer for transfer in transfers if not self._made(transfer)]
+            if not fresh:
+                return
+            self._check(fresh)
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self._journal.append(
+                {"at": now, "transfers": [transfer.to_json() for transfer in fresh]}
+            )
+            self._take(fresh)
+
+    def _made(self, transfer: Transfer) -> bool:
+        known = self._known.get(transfer.key)
+        if known is not None and known != transfer:
+            raise JournalCorrupt(f"{self.path}: {transfer.key} was {known} and is now {transfer}")
+        return known is not None
+
+    def _check(self, fresh: Sequence[Transfer]) -> None:
+        after = {
+            account: self.balance(account)
+            for transfer in fresh
+            for account in (transfer.giver, transfer.taker)
+        }
+        for transfer in fresh:
+            after[transfer.giver] -= transfer.flops
+            after[transfer.taker] += transfer.flops
+        for check in WRITE_CHECKS:
+            if finding := check(after, fresh):
+                raise Overdraft(finding)
+
+    def _take(self, fresh: Sequence[Transfer]) -> None:
+        for transfer in fresh:
+            self._known[transfer.key] = transfer
+            self.balances[transfer.giver] = self.balance(transfer.giver) - transfer.flops
+            self.balances[transfer.taker] = self.balance(transfer.taker) + transfer.flops
+
+    def _replay(self, records: Sequence[Mapping[str, Any]]) -> None:
+        for record in records:
+            transfers = [Transfer.from_json(row) for row in record["transfers"]]
+            for transfer in transfers:
+                if transfer.key in self._known:
+                    raise JournalCorrupt(f"{self.path}: {transfer.key} stands in it twice")
+            try:
+                self._check(transfers)
+            except Overdraft as error:
+                raise JournalCorrupt(f"{self.path}: {error}") from error
+            self._take(transfers)
+
+
+class Books:
+    """The accounts of one sweep, in the words of the scheduler."""
+
+    def __init__(self, ledger: Ledger, sweep: str) -> None:
+        self.ledger = ledger
+        self.sweep = sweep
+
+    def open_sweep(self, budget: int) -> None:
+        """Grants the budget, once, and gives the sweep all that others have not taken of it.
+
+        Raises:
+            RunFolderError: the ledger was opened with another budget.
+        """
+        granted = -self.ledger.balance(SOURCE)
+        if granted not in (0, budget):
+            raise RunFolderError(
+                f"{self.ledger.path} was opened with a budget of {format_flops(granted)} FLOPs, and sweep "
+                f"{self.sweep} asks for {format_flops(budget)}; sweeps that share a ledger share its budget"
+            )
+        self._move("grant", SOURCE, BUDGET, budget, "the whole budget", key="grant")
+        left = self.ledger.balance(BUDGET)
+        opened = f"{self.sweep}/open"
+        if left and opened not in self.ledger._known:
+            self._move(
+                "allow",
+                BUDGET,
+                sweep_account(self.sweep),
+                left,
+                "what the sweep may spend",
+                key=opened,
+            )
+
+    @property
+    def free(self) -> int:
+        """FLOPs of the sweep that no stage has."""
+        return self.ledger.balance(sweep_account(self.sweep))
+
+    @property
+    def spent(self) -> int:
+        """FLOPs that trials of this sweep have used, lost ones included."""
+        own = trial_account(self.sweep, "")
+        return sum(
+            transfer.flops
+            for transfer in self.ledger.transfers
+            if transfer.taker == SPENT and transfer.giver.startswith(own)
+        )
+
+    def available(self, stage: str) -> int:
+        """FLOPs in a stage's account."""
+        return self.ledger.balance(stage_account(self.sweep, stage))
+
+    def held(self, trial_id: str) -> int:
+        """FLOPs that are reserved for a trial."""
+        return self.ledger.balance(trial_account(self.sweep, trial_id))
+
+    def allow(self, stage: str, flops: int, *, key: str) -> None:
+        """Gives a stage FLOPs of the sweep."""
+        key = f"{self.sweep}/{stage}/{key}/allow"
+        self._move(
+            "allow",
+            sweep_account(self.sweep),
+            stage_account(self.sweep, stage),
+            flops,
+            f"allowance of {stage}",
+            key=key,
+        )
+
+    def reserve(self, stage: str, trial_id: str, flops: int, *, key: str) -> None:
+        """Reserves a stretch for a trial.
+
+        Raises:
+            Overdraft: the stage has less.
+        """
+        giver, taker = stage_account(self.sweep, stage), trial_account(self.sweep, trial_id)
+        self._move(
+            "reserve",
+            giver,
+            taker,
+            flops,
+            f"a stretch of {trial_id}",
+            key=f"{self.sweep}/{key}/reserve",
+        )
+
+    def spend(self, trial_id: str, flops: int, *, key: str) -> None:
+        """Spends what a trial was heard to have used."""
+        memo = f"heard of {trial_id}"
+        self._move(
+            "spend",
+            trial_account(self.sweep, trial_id),
+            SPENT,
+            flops,
+            memo,
+            key=f"{self.sweep}/{key}/spend",
+        )
+
+    def lose(self, trial_id: str, flops: int, *, key: str) -> None:
+        """Spends a reservation of which nobody heard how much was used."""
+        memo = f"lost by {trial_id}"
+        self._move(
+            "lose",
+            trial_account(self.sweep, trial_id),
+            SPENT,
+            flops,
+            memo,
+            key=f"{self.sweep}/{key}/lose",
+        )
+
+    def release(self, trial_id: str, stage: str, flops: int, *, key: str) -> None:
+        """Gives back to the stage what a trial did not use."""
+        giver, taker = trial_account(self.sweep, trial_id), stage_account(self.sweep, stage)
+        self._move(
+            "release",
+            giver,
+            taker,
+            flops,
+            f"unused by {trial_id}",
+            key=f"{self.sweep}/{key}/release",
+        )
+
+    def give_back(self, stage: str) -> int:
+        """Returns to the sweep all that a stage has left, and says how much that was."""
+        left = self.available(stage)
+        if left:
+            key = f"{self.sweep}/{stage}/{len(self.ledger.transfers)}/return"
+            giver, taker = stage_account(self.sweep, stage), sweep_account(self.sweep)
+            self._move("return", giver, taker, left, f"left over by {stage}", key=key)
+        return left
+
+    def close_sweep(self) -> None:
+        """Returns to the budget all that the sweep has left."""
+        if self.free:
+            key = f"{self.sweep}/{len(self.ledger.transfers)}/close"
+            self._move(
+                "return",
+                sweep_account(self.sweep),
+                BUDGET,
+                self.free,
+                "left over by the sweep",
+                key=key,
+            )
+
+    def _move(self, kind: str, giver: str, taker: str, flops: int, memo: str, *, key: str) -> None:
+        self.ledger.transact([Transfer(flops, giver, taker, kind, memo, key)])
+
+
+def _same_convention(path: Path, header: Mapping[str, Any], convention: str) -> None:
+    if header.get("format") != FORMAT:
+        raise JournalCorrupt(f"{path}, line 1: not the head of a ledger: {dict(header)!r}")
+    if header["convention"] != convention:
+        raise RunFolderError(
+            f"{path} counts FLOPs by the convention {header['convention']}, and the sweep by {convention}: "
+            "their figures cannot stand in one ledger"
+        )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the ledger for one transaction; the lock ends with the process, however it ends."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(path.name + ".lock").open("a")
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

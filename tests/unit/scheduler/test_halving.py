@@ -1,0 +1,202 @@
+"""Rungs as rows, so that the eye sees 9, 3, 2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lvray.core.errors import BudgetTooSmall
+from lvray.core.trial import Action, Measurement, Status, StepPrices, Trial, TrialConfig, TrialPlan
+from lvray.scheduler.halving import Halving, ladder, plan_halving, rung_of
+from lvray.scheduler.milestones import unroll
+
+PRICES = StepPrices(train_step=10, evaluation=100, forecast=0)
+
+
+def plan(name: str, prices: StepPrices = PRICES) -> TrialPlan:
+    return TrialPlan(
+        name, "search", TrialConfig(), unroll(prices, [(1, None)], forecast=False), prices
+    )
+
+
+def stage(count: int, allowance: int = 600_000, **changes: int):
+    settings = {"final_run": 300_000, "reduction_factor": 3.0} | changes
+    trials = [plan(f"t{index}") for index in range(count)]
+    return plan_halving("search", trials, allowance=allowance, **settings)
+
+
+@pytest.mark.parametrize(
+    ("candidates", "counts"),
+    [
+        (3, (3, 2)),
+        (4, (4, 2)),
+        (9, (9, 3, 2)),
+        (12, (12, 4, 2)),
+        (27, (27, 9, 3, 2)),
+        (81, (81, 27, 9, 3, 2)),
+    ],
+)
+def test_a_third_of_each_rung_goes_on_until_two_are_left(candidates, counts):
+    rungs = ladder(
+        candidates=candidates, floor=100, top=100_000, allowance=10**7, reduction_factor=3
+    )
+    assert rungs.counts == counts
+
+
+@pytest.mark.parametrize("allowance", [2_000, 10_000, 123_457, 10**9, 10**26])
+def test_a_ladder_never_costs_more_than_its_allowance_and_nearly_all_of_it(allowance):
+    rungs = ladder(
+        candidates=9, floor=50, top=allowance // 6, allowance=allowance, reduction_factor=3
+    )
+    assert rungs.price <= allowance
+    if rungs.counts[0] == 9:  # with fewer, the next candidate is what could not be paid
+        assert rungs.price >= allowance - 9 * len(rungs.counts)
+
+
+def test_no_jump_between_rungs_is_wider_than_four():
+    rungs = ladder(candidates=27, floor=10, top=10**9, allowance=10**12, reduction_factor=4)
+    jumps = [high / low for low, high in zip(rungs.levels, rungs.levels[1:], strict=False)]
+    assert max(jumps) <= 4.001
+
+
+def test_fewer_candidates_start_when_the_budget_pays_for_no_more():
+    rungs = ladder(candidates=100, floor=1000, top=9000, allowance=60_000, reduction_factor=3)
+    assert 3 <= rungs.counts[0] < 100
+    assert rungs.levels[0] == 1000
+
+
+def test_a_search_among_two_is_refused_and_told_what_would_do():
+    with pytest.raises(BudgetTooSmall, match="would"):
+        ladder(candidates=9, floor=1000, top=3000, allowance=2_500, reduction_factor=3)
+    with pytest.raises(BudgetTooSmall, match="has 2; widen the space"):
+        stage(2)
+
+
+def test_a_planned_stage_costs_at_most_its_allowance_and_names_its_rungs():
+    search = stage(9)
+    assert search.rungs == (9, 3, 2)
+    assert search.price <= 600_000
+    assert [milestone.rung for milestone in search.trials[0].milestones] == [
+        None,
+        0,
+        None,
+        1,
+        None,
+        2,
+    ]
+
+
+def test_unequal_costs_meet_at_equal_flops():
+    dear = StepPrices(train_step=40, evaluation=100, forecast=0)
+    trials = [plan("cheap0"), plan("cheap1"), plan("cheap2"), plan("dear", dear)]
+    search = plan_halving("search", trials, allowance=100_000, final_run=0, reduction_factor=3)
+    cheap, costly = search.trials[0], search.trials[3]
+    for low, high in zip(cheap.milestones, costly.milestones, strict=True):
+        if low.rung is not None:
+            assert abs(low.flops - high.flops) <= 40
+    assert cheap.steps > 3 * costly.steps
+
+
+# Who goes on: trials with their losses at each rung, written as rows.
+
+
+def heard(name: str, losses: list[float], *, status: Status, granted: int | None = None) -> Trial:
+    laid_out = stage(9).trials[0]
+    trial_plan = replace(laid_out, trial_id=name)
+    curve = tuple(
+        Measurement(name, 1, index, trial_plan.milestones[index].step, 1, loss, 1.0)
+        for index, loss in zip(
+            range(2 * len(losses)), [x for loss in losses for x in (loss, loss)], strict=True
+        )
+    )
+    reached = curve[-1].milestone if curve else -1
+    return Trial(
+        trial_plan, status, curve, attempt=1, granted=reached if granted is None else granted
+    )
+
+
+def rung_zero(*losses: float, planned: int = 0) -> dict[str, Trial]:
+    trials = {
+        f"t{i}": heard(f"t{i}", [loss], status=Status.PAUSED) for i, loss in enumerate(losses)
+    }
+    for index in range(planned):
+        trials[f"p{index}"] = heard(f"p{index}", [], status=Status.PLANNED)
+    return trials
+
+
+HALVING = Halving((9, 3, 2))
+
+
+def test_nobody_is_promoted_before_half_of_the_rung_has_reported():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, planned=5)
+    assert list(HALVING.candidates(trials)) == ["p0", "p1", "p2", "p3", "p4"]
+
+
+def test_from_half_a_rung_on_the_best_third_of_those_heard_is_promoted():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, planned=4)  # 5 · 3 // 9 = 1
+    assert list(HALVING.candidates(trials))[0] == "t4"
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, planned=3)  # 6 · 3 // 9 = 2
+    assert list(HALVING.candidates(trials))[:3] == ["t5", "t4", "p0"]
+
+
+def test_a_full_rung_promotes_its_best_three_and_no_more():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+    assert list(HALVING.candidates(trials)) == ["t8", "t7", "t6"]
+
+
+def test_a_failed_trial_leaves_its_place_to_the_next():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+    trials["t8"] = replace(trials["t8"], status=Status.FAILED)
+    assert list(HALVING.candidates(trials)) == ["t7", "t6", "t5"]
+
+
+def test_promotions_go_from_the_top_rung_down():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+    for index, loss in enumerate([0.3, 0.2, 0.1]):
+        trials[f"u{index}"] = heard(f"u{index}", [0.35 - index / 100, loss], status=Status.PAUSED)
+    assert list(HALVING.candidates(trials)) == ["u2", "u1"]
+
+
+def test_a_full_rung_waits_for_those_on_their_way():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+    trials["u0"] = heard("u0", [0.3, 0.2], status=Status.PAUSED)
+    for name in ("u1", "u2"):
+        trials[name] = heard(name, [0.3], status=Status.RUNNING, granted=3)
+    assert list(HALVING.candidates(trials)) == []
+
+
+def test_judging_pauses_the_mediocre_and_lets_the_best_go_on():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, planned=3)
+    best = heard("now", [0.1], status=Status.RUNNING)
+    assert HALVING.judge(best, trials | {"now": best}).action is Action.CONTINUE
+    worst = heard("now", [0.95], status=Status.RUNNING)
+    decision = HALVING.judge(worst, trials | {"now": worst})
+    assert decision.action is Action.PAUSE
+    assert decision.reason == "rung 0: loss 0.9500, rank 6 of 6: waits at rung 0"
+
+
+def test_judging_asks_nothing_of_the_past_and_changes_nothing():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+    before = dict(trials)
+    decisions = [HALVING.judge(trials["t0"], trials) for _ in range(3)]
+    assert decisions[0] == decisions[1] == decisions[2]
+    assert trials == before
+
+
+def test_a_loss_that_is_no_number_stops_the_trial_with_a_reason():
+    lost = heard("now", [float("nan")], status=Status.RUNNING)
+    decision = HALVING.judge(lost, {"now": lost})
+    assert decision.action is Action.STOP
+    assert decision.reason.startswith("diverged: validation loss is nan")
+
+
+def test_the_winner_is_the_lowest_of_those_that_climbed_highest():
+    trials = rung_zero(0.05, 0.8)
+    trials["u0"] = heard("u0", [0.3, 0.2, 0.15], status=Status.COMPLETED)
+    trials["u1"] = heard("u1", [0.3, 0.2, 0.12], status=Status.COMPLETED)
+    winner = HALVING.winner(trials)
+    assert winner is not None
+    assert winner.trial_id == "u1"
+    assert "next u0 with 0.1500" in winner.reason
+    assert rung_of(trials["u1"]) == 2
