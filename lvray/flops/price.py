@@ -13,6 +13,12 @@ from lvray.core.trial import LoraConfig
 from lvray.flops.conventions import Components, Convention, Pass, convention_of
 from lvray.flops.shape import ModelShape
 
+_IN_JSON = (
+    *("positional", "rmsnorm", "residual", "attention", "feed_forward", "block", "blocks", "lora"),
+    *("final_norm", "lm_head", "softmax", "forward", "train", "flops_per_token"),
+)
+"""The counts of FLOPs that programs read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price(Components):
@@ -35,16 +41,6 @@ class Price(Components):
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values; FLOPs as strings."""
         lora = self.lora_config
-        flops = (
-            "positional",
-            "rmsnorm",
-            "residual",
-            "attention",
-            "feed_forward",
-            "block",
-            "blocks",
-        )
-        flops += ("final_norm", "lm_head", "softmax", "lora", "forward", "train", "flops_per_token")
         return {
             "model": self.shape.name,
             "convention": self.convention,
@@ -54,7 +50,7 @@ class Price(Components):
             "parameters": self.shape.parameters(),
             "trainable_parameters": self.shape.adapter_weights(lora),
             "adapter": None if lora is None else lora.to_json(),
-            **{name: str(getattr(self, name)) for name in flops},
+            **{name: str(getattr(self, name)) for name in _IN_JSON},
         }
 
 

@@ -85,9 +85,11 @@ def test_prompts_of_unequal_length_go_on_alike_alone_and_in_company(model):
     how = {"horizon": 3, "most_tokens": 60, "device": CPU}
     grammar = Grammar(variables=2, decimals=2)
     prompts = [tokenizer.encode(text) for text in texts]
+    base.train()
     together = continue_texts(base, tokenizer, grammar, prompts, **how)
     alone = [continue_texts(base, tokenizer, grammar, [row], **how)[0] for row in prompts]
     assert together == alone
+    assert not base.training, "dropout would make a forecast a matter of luck"
     assert [text.count(";") for text in together] == [3, 3, 3]
     assert len(set(together)) > 1, "prompts that all go on alike would hide a mixed-up row"
 

@@ -98,6 +98,18 @@ def test_an_attempt_that_died_unheard_is_repeated(make_task):
     assert [m.step for m in again] == [4, 6]
 
 
+@pytest.mark.parametrize("reached", [-1, 0])
+def test_a_checkpoint_that_nobody_heard_of_is_not_taken_for_this_trials(make_task, reached):
+    """A trial that was shortened meanwhile passes the same step on another schedule."""
+    heard(make_task(4, 8, 20, name="shortened", schedule="wsd"), until=1)
+    shortened = make_task(4, 8, name="shortened", schedule="wsd", reached=reached)
+    heard(shortened)
+    heard(make_task(4, 8, 20, name="straight", schedule="wsd"), until=0)
+    straight = make_task(4, 8, name="straight", schedule="wsd", reached=reached)
+    heard(straight)
+    assert same_bits(state(shortened, 8), state(straight, 8))
+
+
 def test_only_the_last_two_checkpoints_are_kept(make_task, trial_folder):
     heard(make_task(1, 2, 3, 4))
     kept = sorted(path.name for path in (trial_folder("t") / "checkpoints").iterdir())
@@ -247,6 +259,12 @@ def test_a_lost_loss_is_reported_at_once_with_the_flops_it_took(make_task):
     assert measurement.step < 40
     assert measurement.flops == measurement.step * task.prices.train_step
     assert not (Path(task.folder) / "adapter").exists()
+
+
+def test_gradients_are_clipped_and_their_norm_is_taken_before(make_task):
+    free, tight = (heard(make_task(1, 6, name=f"{c}", gradient_clip=c)) for c in (0.0, 0.01))
+    assert free[0].metrics["gradient_norm"] == tight[0].metrics["gradient_norm"] > 0.01
+    assert free[1].validation_loss != tight[1].validation_loss
 
 
 # %% Continuing another trial
