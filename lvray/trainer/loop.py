@@ -21,8 +21,9 @@ from time import perf_counter
 
 import torch
 from accelerate import Accelerator
-from torch.nn import Module
+from peft import PeftModel
 from torch.optim import AdamW
+from transformers import PreTrainedModel
 
 from lvray.core.errors import CheckpointError
 from lvray.core.task import Task
@@ -57,7 +58,7 @@ class Bench:
     accelerator: Accelerator
     tokenizer: Tokenizer
     texts: Texts
-    model: Module
+    model: PreTrainedModel | PeftModel
     """The base model, with the adapter if the trial has one."""
 
 
@@ -259,10 +260,12 @@ class Learner:
         keep_checkpoints(trial, keep=keep)
 
     def save_adapter(self) -> None:
-        """Writes the adapter as peft reads it, with nothing of the base model."""
-        model = self.bench.model
+        """Writes the adapter as peft reads it, with nothing of the base model but the name it has in the task."""
+        task, model = self.bench.task, self.bench.model
+        for config in model.peft_config.values():
+            config.base_model_name_or_path = task.model  # not where this machine happens to keep it
         put_folder(
-            Path(self.bench.task.folder) / "adapter",
+            Path(task.folder) / "adapter",
             lambda folder: model.save_pretrained(str(folder), save_embedding_layers=False),
         )
 

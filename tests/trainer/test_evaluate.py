@@ -61,7 +61,7 @@ def test_a_label_inside_the_text_does_change_the_loss(base, windows):
 
 def test_training_and_validation_loss_are_one_measure(base, windows):
     tokens, labels = torch.from_numpy(windows.tokens), torch.from_numpy(labels_of(windows))
-    loss = float(next_token_loss(base, tokens, labels))
+    loss = next_token_loss(base, tokens, labels).item()
     assert loss == pytest.approx(validation_loss(base, windows, batch_size=2, device=CPU), rel=1e-6)
 
 

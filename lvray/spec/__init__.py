@@ -1,0 +1,9 @@
+"""Floor 1: what may be asked. The YAML door, and the only room with pydantic and yaml.
+
+- `schema`    a sweep file, field by field, with units and ranges
+- `tree`      YAML 1.2 text as values that know where they stand
+- `mistakes`  what is wrong, where, and what would have been right
+- `rules`     what no single field can tell: rules across fields
+- `load`      a file and its overrides to a `Sweep`, every mistake at once; and back to text
+- `space`     a grid of overrides, and the config of each trial
+"""

@@ -1,0 +1,405 @@
+"""What may stand in a sweep file, field by field?
+
+The text under each field is its reference: what it is, its unit, what it may be. What no single field
+can tell stands in `rules`. Models are frozen; a key that is not here is a mistake. The names of the
+mistakes' messages are made in `mistakes`, so validators below raise `ValueError` with the bare sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    model_serializer,
+)
+
+from lvray.core.trial import ALL_LINEAR
+from lvray.core.units import flops_from_text
+
+SHORTHANDS: Mapping[str, str] = {"data": "source", "scaling": "method", "policy": "name"}
+"""Fields that may be one word, and what that word then is: ``policy: halving`` is ``policy: {name: halving}``."""
+
+LARGEST_SEED = 2**32 - 1
+"""NumPy's generators take no larger one."""
+
+
+class Spec(BaseModel):
+    """What every part of a sweep file has in common."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_by_alias=True,
+        validate_by_name=True,
+    )
+
+
+def _from_one_word(key: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+def _flops(value: object) -> int:
+    if not isinstance(value, str | int):
+        raise ValueError("must be a count of FLOPs such as 1e17")  # noqa: TRY004 -- pydantic gathers ValueErrors only
+    flops = flops_from_text(value)
+    if flops == 0:
+        raise ValueError("must be above 0")
+    return flops
+
+
+def _part(value: object) -> int | float:
+    """A number of systems (`int`) or a fraction of them (`float`): 1 is one system, 1.0 all of them."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    if isinstance(value, float) and 0 < value <= 1:
+        return value
+    raise ValueError("must be a fraction such as 0.8, or a number of systems such as 800")
+
+
+def _steps(value: object) -> object:
+    if value is None or value == "fill":
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9:
+        return value
+    raise ValueError("must be a whole number from 1, or fill")
+
+
+def _workers(value: object) -> object:
+    if value is None or value == "auto":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**5:
+        return value
+    raise ValueError("must be a whole number from 1, or auto")
+
+
+def _targets(value: object) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names:
+        raise ValueError(f"must be {ALL_LINEAR}, or a list of linear layers such as [q_proj, v_proj]")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{name!r} is no name of a linear layer; they are like q_proj")
+    if len(set(names)) < len(names):
+        raise ValueError("names a layer twice")
+    if ALL_LINEAR in names and len(names) > 1:
+        raise ValueError(f"has {ALL_LINEAR}, which is every layer, among others; give it alone")
+    return tuple(names)
+
+
+def _wandb(value: object) -> object:
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is None or isinstance(value, Mapping):
+        return value
+    raise ValueError("must be true, false, or keys such as {project: lvray}")
+
+
+def _or_false(value: object) -> object:
+    return False if value is None else value
+
+
+Flops: TypeAlias = Annotated[int, BeforeValidator(_flops), PlainSerializer(str)]
+Part: TypeAlias = Annotated[int | float, BeforeValidator(_part)]
+Seed: TypeAlias = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=10**6)]
+Tokens: TypeAlias = Annotated[int, Field(ge=2, le=2**20)]
+Positive: TypeAlias = Annotated[float, Field(gt=0)]
+Name: TypeAlias = Annotated[str, Field(min_length=1)]
+
+
+class SplitSpec(Spec):
+    """Which systems train, validate and test. Fractions (0.8) and counts (800) may be mixed."""
+
+    train: Part = 0.8
+    """Systems that adapters are trained on and the scaling is fitted to; a fraction or a count."""
+    validation: Part = 0.1
+    """Systems that trials are judged on; a fraction or a count."""
+    test: Part = 0.1
+    """Systems that no decision sees: the report's forecasts; a fraction or a count."""
+    seed: Seed = 0
+    """Of the shuffle."""
+    order: Literal["random", "file"] = "random"
+    """``random`` shuffles the systems first; ``file`` trains on the first ones and tests on the last."""
+
+
+class DataSpec(Spec):
+    """Which series are forecast. One word is a `source`."""
+
+    source: Literal["coursework", "lotka-volterra", "file"] = "coursework"
+    """``coursework`` regenerates the course's predator–prey systems, ``lotka-volterra`` solves the classical
+    equations, ``file`` reads `path`. Without a source, a `path` alone means ``file``."""
+    path: Name | None = None
+    """An HDF5, CSV or NPZ file, relative to where the command is run. With a generated source it is read instead."""
+    seed: Seed = 0
+    """Of the generator; for ``coursework`` 0 is the course's own."""
+    systems: Count = 1000
+    """Systems that are generated; a file has as many as it has."""
+    split: SplitSpec = SplitSpec()
+    """Which systems play which part."""
+
+
+class FixedScaling(Spec):
+    """x' = x / alpha."""
+
+    method: Literal["fixed"] = "fixed"
+    alpha: Positive = 10.0
+    """In the data's units."""
+    per: Literal["data", "series"] = "data"
+    """One scale for the whole data set, or each series its own from its history."""
+
+
+class MaxScaling(Spec):
+    """x' = x · to / max |x|."""
+
+    method: Literal["max"] = "max"
+    to: Positive = 9.9
+    """What the largest training value becomes."""
+    per: Literal["data", "series"] = "data"
+    """One scale for the whole data set, or each series its own from its history."""
+
+
+class PercentileScaling(Spec):
+    """x' = x · to / percentile(|x|)."""
+
+    method: Literal["percentile"] = "percentile"
+    percentile: Annotated[float, Field(gt=0, le=100)] = 99.7
+    """Percent of the training values that end up below `to`."""
+    to: Positive = 10.0
+    """What the value at the percentile becomes."""
+    per: Literal["data", "series"] = "data"
+    """One scale for the whole data set, or each series its own from its history."""
+
+
+class OffsetQuantileScaling(Spec):
+    """x' = (x − o) / quantile(x − o), o = min − offset · (max − min), by series and variable."""
+
+    method: Literal["offset-quantile"] = "offset-quantile"
+    offset: Annotated[float, Field(ge=0)] = 0.3
+    """Share of a series' range that is put below its smallest value."""
+    quantile: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Share of the shifted values that end up below 1."""
+    per: Literal["series"] = "series"
+    """Always by series, from its history."""
+
+
+ScalingSpec: TypeAlias = Annotated[
+    FixedScaling | MaxScaling | PercentileScaling | OffsetQuantileScaling, Discriminator("method")
+]
+
+
+class TextSpec(Spec):
+    """How numbers are written as text."""
+
+    decimals: Annotated[int, Field(ge=1, le=4)] = 2
+    """Digits after the point, 1 to 4."""
+    scaling: Annotated[ScalingSpec, _from_one_word("method")] = PercentileScaling()
+    """What is done to values before they are written, fitted on training systems only. One word is a `method`."""
+
+
+class ForecastSpec(Spec):
+    """The forecasts of test systems that a stage with ``forecast: true`` ends with."""
+
+    systems: Count = 20
+    """Test systems that are forecast."""
+    context_steps: Count = 80
+    """Time steps that a forecast is given."""
+    horizon: Count = 20
+    """Time steps that it is asked for."""
+
+
+class EvaluationSpec(Spec):
+    """How every trial is measured. The same for all of them, whatever their own context length is."""
+
+    windows: Count = 24
+    """Windows of validation text, spread evenly over the validation systems."""
+    context_length: Tokens = 512
+    """Tokens of one of those windows."""
+    batch_size: Count = 8
+    """Windows evaluated at once: a matter of memory, not of the result."""
+    forecast: ForecastSpec = ForecastSpec()
+    """The forecasts of test systems."""
+
+
+class LoraSpec(Spec):
+    """The adapter (LoRA, arXiv:2106.09685). Mirrors `core.trial.LoraConfig`."""
+
+    rank: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Inner size of the two matrices beside each target."""
+    alpha: Positive = 16.0
+    """The adapter's output is scaled by alpha / rank (alpha / √rank for rsLoRA)."""
+    targets: Annotated[tuple[str, ...], BeforeValidator(_targets)] = ("q_proj", "v_proj")
+    """Names of linear layers, or ``all-linear``."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapter's inputs that is dropped in training."""
+    variant: Literal["lora", "rslora", "dora"] = "lora"
+    """``rslora`` is arXiv:2312.03732, ``dora`` arXiv:2402.09353."""
+
+
+class TrialSpec(Spec):
+    """The config of every trial, unless its stage says otherwise. Mirrors `core.trial.TrialConfig`."""
+
+    lora: LoraSpec = LoraSpec()
+    """The adapter."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    """Of AdamW, after the warm-up."""
+    schedule: Literal["constant", "wsd", "cosine"] = "constant"
+    """``wsd`` is stable, then decays linearly to zero at the end; ``cosine`` decays all the way; all warm up."""
+    warmup_steps: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """Optimizer steps over which the learning rate rises from zero."""
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of all steps over which ``wsd`` decays."""
+    context_length: Tokens = 512
+    """Tokens of one training sequence."""
+    stride: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    """Tokens between the starts of two training windows of one system, at most `context_length`; null is half of it."""
+    batch_size: Annotated[int, Field(ge=1, le=2**16)] = 4
+    """Sequences of one optimizer step."""
+    padding: Literal["pad", "drop", "pack"] = "pad"
+    """What becomes of a short last window: padded (not in the loss, but paid for), dropped, or joined with others."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW."""
+    gradient_clip: Annotated[float, Field(ge=0)] = 1.0
+    """Largest gradient norm; 0 clips nothing."""
+    seed: Seed | None = None
+    """Of the adapter's first weights, dropout and the order of batches; null is the sweep's own."""
+
+
+class TrialChanges(TrialSpec):
+    """What a stage changes in the sweep's trial: only fields that were given count, `given` has them."""
+
+    @model_serializer(mode="plain")
+    def given(self) -> dict[str, Any]:
+        """The fields that were given, nested as in the file."""
+        return {name: _given(getattr(self, name)) for name in sorted(self.model_fields_set)}
+
+
+def _given(value: object) -> object:
+    return value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+
+
+class FixedPolicy(Spec):
+    """Every trial runs to its last step."""
+
+    name: Literal["fixed"] = "fixed"
+
+
+class HalvingPolicy(Spec):
+    """Planned asynchronous halving: few steps for many trials, many steps for the best of them."""
+
+    name: Literal["halving"] = "halving"
+    reduction_factor: Annotated[float, Field(gt=1, le=4)] = 3.0
+    """η: one in η trials of a rung is promoted to the next, and rungs are at most η times as dear. Above 1, at most 4."""
+
+
+PolicySpec: TypeAlias = Annotated[FixedPolicy | HalvingPolicy, Discriminator("name")]
+
+
+class StageSpec(Spec):
+    """One part of a sweep: its trials, how they are judged, and what they may spend."""
+
+    name: str
+    """Lower-case letters, digits and "-"; it names trials and accounts."""
+    zero_shot: bool = False
+    """The base model as it is: one trial, measured once, never trained."""
+    policy: Annotated[PolicySpec, _from_one_word("name")] = FixedPolicy()
+    """How trials are judged. One word is a `name`."""
+    space: Mapping[str, Annotated[tuple[Any, ...], Field(strict=False)]] = {}
+    """Lists of values by dotted field of `trial`, such as ``lora.rank: [2, 4, 8]``: a trial for each combination."""
+    trial: TrialChanges = TrialChanges()
+    """What differs from the sweep's `trial`."""
+    steps: Annotated[int | Literal["fill"] | None, BeforeValidator(_steps)] = None
+    """Optimizer steps of every trial; under halving the most a trial takes. ``fill``: as many as are paid for."""
+    evaluations: Annotated[int, Field(ge=1, le=10**4)] = 4
+    """Evaluations of a trial, evenly spaced; halving places its own."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Most of the sweep's budget that the stage may take from what is left when it starts; null: all that no
+    later stage needs."""
+    hold_back: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the sweep's budget set aside for this stage before anything runs."""
+    from_stage: str | None = Field(default=None, alias="from")
+    """An earlier stage whose best config this one starts from."""
+    continues: bool = Field(default=False, alias="continue")
+    """Whether it takes that trial's weights and optimizer too."""
+    forecast: bool = False
+    """Whether test systems are forecast at each trial's last milestone."""
+
+
+class ResourcesSpec(Spec):
+    """What the sweep may take of the machine."""
+
+    workers: Annotated[
+        int | None, BeforeValidator(_workers), PlainSerializer(lambda count: count or "auto")
+    ] = None
+    """Trials at once; ``auto`` (None here) takes what the machine has."""
+    trials_per_gpu: Annotated[int, Field(ge=1, le=64)] = 1
+    """Trials that share one accelerator."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """``auto`` takes CUDA, else MPS, else the CPU."""
+    max_failures: Annotated[int, Field(ge=0, le=100)] = 2
+    """How often a trial may fail and be tried again from its last checkpoint."""
+
+
+class WandbSpec(Spec):
+    """Logging to Weights & Biases: one run a trial, grouped by sweep; offline unless a key is there."""
+
+    project: Name = "lvray"
+    """The project's name there."""
+
+
+class Sweep(Spec):
+    """A sweep file. `load.load` reads one; what has passed it is consistent."""
+
+    name: str
+    """Names the run folder, ``runs/<name>``; the file's own name unless given."""
+    question: str = ""
+    """What the sweep is to find out; the report shows it."""
+    budget: Flops
+    """FLOPs for everything: training, evaluation, forecasts, and work lost to crashes. Read exactly, up to 1e30."""
+    convention: Literal["coursework", "palm-lora"] = "coursework"
+    """How FLOPs are counted."""
+    model: Name = "tiny"
+    """The base model: ``tiny`` (shipped with lvray), a Hugging Face id, or a folder."""
+    seed: Seed = 0
+    """Of the trials, and of the order in which a search takes them up."""
+    data: Annotated[DataSpec, BeforeValidator(lambda value: _data(value))] = DataSpec()
+    """The series."""
+    text: TextSpec = TextSpec()
+    """How they are written."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """How trials are measured."""
+    trial: TrialSpec = TrialSpec()
+    """The config of every trial, unless its stage says otherwise."""
+    stages: Annotated[tuple[StageSpec, ...], Field(strict=False, min_length=1)]
+    """In the order in which they run."""
+    resources: ResourcesSpec = ResourcesSpec()
+    """What the sweep may take of the machine."""
+    wandb: Annotated[
+        WandbSpec | None, BeforeValidator(_wandb), PlainSerializer(_or_false)
+    ] = None
+    """Logging to Weights & Biases: true, false (None here), or keys."""
+    ledger: Name | None = None
+    """A ledger that several sweeps share; null is the run folder's own."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives the resolved sweep as plain JSON values, keyed as in the file; the budget is a string."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def _data(value: object) -> object:
+    if isinstance(value, str):
+        return {"source": value}
+    if isinstance(value, Mapping) and value.get("path") is not None and "source" not in value:
+        return {"source": "file", **value}
+    return value
+
+
+Shorthand: TypeAlias = Callable[[object], object]

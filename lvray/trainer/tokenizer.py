@@ -1,0 +1,123 @@
+"""Which token stands for which character?
+
+Numeric text is one token a character, in the embedded tokenizer as in Qwen2.5's: the ids of GPT-2's
+byte order, '!' = 0, so that "1.23" is [16, 13, 17, 18].
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from lvray.core.errors import ModelError
+
+TINY = "tiny"
+"""The name of the base model inside the package."""
+
+NUMERIC = "0123456789.,;-"
+"""Every character of a series written as text."""
+
+END_OF_TEXT = 256
+"""The embedded tokenizer's padding; ids 257 to 259 are unused."""
+
+
+class Tokenizer(Protocol):
+    """What the trainer needs of a tokenizer."""
+
+    pad_id: int
+    vocabulary: int
+
+    def encode(self, text: str) -> list[int]:
+        """Gives the ids of `text`, no special tokens added."""
+        ...
+
+    def decode(self, ids: list[int]) -> str:
+        """Gives the text of `ids`, special tokens left out."""
+        ...
+
+
+def _byte_order() -> bytes:
+    """Bytes by id, as GPT-2 orders them: those with a printable character first, then the rest."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return bytes([*printable, *(byte for byte in range(256) if byte not in set(printable))])
+
+
+class ByteTokenizer:
+    """The embedded tokenizer: one token a byte of UTF-8."""
+
+    pad_id = END_OF_TEXT
+    vocabulary = 260
+
+    def __init__(self) -> None:
+        self._byte_of = _byte_order()
+        self._id_of = {byte: number for number, byte in enumerate(self._byte_of)}
+
+    def encode(self, text: str) -> list[int]:
+        """Gives the ids of `text`, one a byte."""
+        return [self._id_of[byte] for byte in text.encode()]
+
+    def decode(self, ids: list[int]) -> str:
+        """Gives the text of `ids`; bytes that are no UTF-8 become the replacement character."""
+        return bytes(self._byte_of[number] for number in ids if number < 256).decode(errors="replace")
+
+
+class PretrainedTokenizer:
+    """A tokenizer of the Hugging Face hub, held to one token a character of numeric text."""
+
+    def __init__(self, name: str, tokenizer: Any) -> None:  # noqa: ANN401 -- transformers ships no types
+        self._tokenizer = tokenizer
+        self.vocabulary = len(tokenizer)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        if pad is None:
+            raise ModelError(f"{name}: its tokenizer has neither a padding nor an end-of-text token")
+        self.pad_id = int(pad)
+        for character in NUMERIC:
+            ids = self.encode(character)
+            if len(ids) != 1:
+                raise ModelError(
+                    f"{name}: its tokenizer writes {character!r} as {len(ids)} tokens; series need one a character"
+                )
+        probe = "1.23,-4.56;"
+        if len(self.encode(probe)) != len(probe):
+            raise ModelError(
+                f"{name}: its tokenizer joins characters of {probe!r} into longer tokens; series need one a character"
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """Gives the ids of `text`, no special tokens added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: list[int]) -> str:
+        """Gives the text of `ids`, special tokens left out."""
+        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+
+@cache
+def load_tokenizer(model: str) -> Tokenizer:
+    """Gives the tokenizer of ``tiny``, of a Hugging Face id, or of a folder; once a process.
+
+    Raises:
+        ModelError: it cannot be had, or does not write numeric text one token a character.
+    """
+    if model == TINY:
+        return ByteTokenizer()
+    from transformers import AutoTokenizer
+
+    try:
+        return PretrainedTokenizer(model, AutoTokenizer.from_pretrained(model))
+    except (OSError, ValueError) as error:
+        raise ModelError(missing(model, error)) from error
+
+
+def missing(model: str, error: Exception) -> str:
+    """What to do about a model that cannot be had, in words."""
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if Path(model).is_dir():
+        return f"{model}: the folder holds no model that can be loaded: {first}"
+    return (
+        f"{model} is neither a folder here nor to be had from the Hugging Face hub ({first}). Where there is a network: "
+        f"`hf download {model} --local-dir DIR`, copy DIR here, and point at it with `--set model=DIR`; "
+        "or set HF_HOME to a cache that has it"
+    )
