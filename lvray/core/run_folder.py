@@ -1,14 +1,14 @@
 """Where does each thing of a run lie, and how is a file written whole or not at all?
 
-    runs/<name>/
-        sweep.yaml          the sweep, resolved: every default written out
-        environment.json    versions, commit, device
-        split.json          which systems train, validate, test; the codec fitted on the training ones
-        ledger.jsonl        transfers (or wherever `ledger:` points)
-        journal.jsonl       measurements and decisions
-        trials/<id>/        config.json  checkpoints/  adapter/  forecasts.npz
-        best/               the winner's adapter and its card
-        report.html  report.md  figures/  flops.csv
+runs/<name>/
+    sweep.yaml          the sweep, resolved: every default written out
+    environment.json    versions, commit, device
+    split.json          which systems train, validate, test; the codec fitted on the training ones
+    ledger.jsonl        transfers (or wherever `ledger:` points)
+    journal.jsonl       measurements and decisions
+    trials/<id>/        config.json  checkpoints/  adapter/  forecasts.npz
+    best/               the winner's adapter and its card
+    report.html  report.md  figures/  flops.csv
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lvray.core.errors import LvrayError
 from lvray.core.trial import Action, Measurement
 from lvray.driver.walk import Run
@@ -12,8 +14,16 @@ class _Ended(SystemExit):
     """The scheduler's answer was not to go on; the trainer lets it through."""
 
 
-def run_inline(run: Run, scheduler: Scheduler, *, threads: int = 0) -> None:
+def run_inline(
+    run: Run, scheduler: Scheduler, *, heard: Callable[[Measurement], None], threads: int
+) -> None:
     """Runs the trials of a stage here until nothing more can be granted.
+
+    Args:
+        run: the sweep.
+        scheduler: the stage.
+        heard: told of every measurement once it is in the books.
+        threads: CPU threads that torch may use.
 
     Raises:
         LvrayError: an attempt failed; what it held is lost, and no other is made here.
@@ -22,7 +32,7 @@ def run_inline(run: Run, scheduler: Scheduler, *, threads: int = 0) -> None:
 
     def report(measurement: Measurement) -> None:
         decision = scheduler.hear(measurement)
-        run.changed()
+        heard(measurement)
         if decision.action is not Action.CONTINUE:
             raise _Ended
 

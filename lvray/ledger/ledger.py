@@ -144,6 +144,22 @@ class Ledger:
                 ledger._replay(records[1:])
         return ledger
 
+    @classmethod
+    def read(cls, path: Path) -> Ledger:
+        """Replays a ledger that is there, by its own convention, and writes nothing.
+
+        Raises:
+            RunFolderError: there is none.
+            JournalCorrupt: it is damaged, or was ever overdrawn.
+        """
+        records = Journal(path).replay()
+        if not records:
+            raise RunFolderError(f"{path}: no ledger is there")
+        ledger = cls(Journal(path), str(records[0].get("convention")))
+        _same_convention(path, records[0], ledger.convention)
+        ledger._replay(records[1:])
+        return ledger
+
     @property
     def path(self) -> Path:
         """The ledger's file."""

@@ -1,13 +1,13 @@
 """What may stand in a sweep file, field by field?
 
 The text under each field is its reference: what it is, its unit, what it may be. What no single field
-can tell stands in `rules`. Models are frozen; a key that is not here is a mistake. The names of the
-mistakes' messages are made in `mistakes`, so validators below raise `ValueError` with the bare sentence.
+can tell stands in `rules`. Models are frozen; a key that is not here is a mistake. Validators raise
+`ValueError` with what is wanted; `mistakes` adds where, and what was there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
@@ -38,13 +38,18 @@ class Spec(BaseModel):
         extra="forbid",
         strict=True,
         allow_inf_nan=False,
-        validate_by_alias=True,
-        validate_by_name=True,
     )
 
 
-def _from_one_word(key: str) -> BeforeValidator:
+def _one_word(field: str) -> BeforeValidator:
+    key = SHORTHANDS[field]
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+def _path_is_a_file(value: object) -> object:
+    if isinstance(value, Mapping) and value.get("path") is not None and "source" not in value:
+        return {"source": "file", **value}
+    return value
 
 
 def _flops(value: object) -> int:
@@ -84,7 +89,9 @@ def _workers(value: object) -> object:
 def _targets(value: object) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names:
-        raise ValueError(f"must be {ALL_LINEAR}, or a list of linear layers such as [q_proj, v_proj]")
+        raise ValueError(
+            f"must be {ALL_LINEAR}, or a list of linear layers such as [q_proj, v_proj]"
+        )
     for name in names:
         if not isinstance(name, str) or not name:
             raise ValueError(f"{name!r} is no name of a linear layer; they are like q_proj")
@@ -201,7 +208,7 @@ class TextSpec(Spec):
 
     decimals: Annotated[int, Field(ge=1, le=4)] = 2
     """Digits after the point, 1 to 4."""
-    scaling: Annotated[ScalingSpec, _from_one_word("method")] = PercentileScaling()
+    scaling: Annotated[ScalingSpec, _one_word("scaling")] = PercentileScaling()
     """What is done to values before they are written, fitted on training systems only. One word is a `method`."""
 
 
@@ -279,7 +286,8 @@ class TrialChanges(TrialSpec):
     @model_serializer(mode="plain")
     def given(self) -> dict[str, Any]:
         """The fields that were given, nested as in the file."""
-        return {name: _given(getattr(self, name)) for name in sorted(self.model_fields_set)}
+        names = (name for name in type(self).model_fields if name in self.model_fields_set)
+        return {name: _given(getattr(self, name)) for name in names}
 
 
 def _given(value: object) -> object:
@@ -310,7 +318,7 @@ class StageSpec(Spec):
     """Lower-case letters, digits and "-"; it names trials and accounts."""
     zero_shot: bool = False
     """The base model as it is: one trial, measured once, never trained."""
-    policy: Annotated[PolicySpec, _from_one_word("name")] = FixedPolicy()
+    policy: Annotated[PolicySpec, _one_word("policy")] = FixedPolicy()
     """How trials are judged. One word is a `name`."""
     space: Mapping[str, Annotated[tuple[Any, ...], Field(strict=False)]] = {}
     """Lists of values by dotted field of `trial`, such as ``lora.rank: [2, 4, 8]``: a trial for each combination."""
@@ -370,7 +378,7 @@ class Sweep(Spec):
     """The base model: ``tiny`` (shipped with lvray), a Hugging Face id, or a folder."""
     seed: Seed = 0
     """Of the trials, and of the order in which a search takes them up."""
-    data: Annotated[DataSpec, BeforeValidator(lambda value: _data(value))] = DataSpec()
+    data: Annotated[DataSpec, BeforeValidator(_path_is_a_file), _one_word("data")] = DataSpec()
     """The series."""
     text: TextSpec = TextSpec()
     """How they are written."""
@@ -382,9 +390,7 @@ class Sweep(Spec):
     """In the order in which they run."""
     resources: ResourcesSpec = ResourcesSpec()
     """What the sweep may take of the machine."""
-    wandb: Annotated[
-        WandbSpec | None, BeforeValidator(_wandb), PlainSerializer(_or_false)
-    ] = None
+    wandb: Annotated[WandbSpec | None, BeforeValidator(_wandb), PlainSerializer(_or_false)] = None
     """Logging to Weights & Biases: true, false (None here), or keys."""
     ledger: Name | None = None
     """A ledger that several sweeps share; null is the run folder's own."""
@@ -392,14 +398,3 @@ class Sweep(Spec):
     def to_json(self) -> dict[str, Any]:
         """Gives the resolved sweep as plain JSON values, keyed as in the file; the budget is a string."""
         return self.model_dump(mode="json", by_alias=True)
-
-
-def _data(value: object) -> object:
-    if isinstance(value, str):
-        return {"source": value}
-    if isinstance(value, Mapping) and value.get("path") is not None and "source" not in value:
-        return {"source": "file", **value}
-    return value
-
-
-Shorthand: TypeAlias = Callable[[object], object]

@@ -36,12 +36,18 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ModelError: the machine has no such device.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
         return torch.device(next(kind for kind, there in available.items() if there))
     if not available.get(name, False):
         have = ", ".join(kind for kind, there in available.items() if there)
-        raise ModelError(f"resources.device: {name} is not to be had on this machine; it has {have} (or say auto)")
+        raise ModelError(
+            f"resources.device: {name} is not to be had on this machine; it has {have} (or say auto)"
+        )
     return torch.device(name)
 
 
@@ -92,7 +98,9 @@ def attach(base: Model, lora: LoraConfig | None, seed: int) -> Model:
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
         # peft asks transformers by an attribute's old name; nothing that a user of ours could mend.
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message="`is_gradient_checkpointing`", category=FutureWarning
+        )
         torch.manual_seed(seed)
         wrapped: Model = get_peft_model(base, config)
     return wrapped
@@ -113,7 +121,11 @@ def detach(model: Model) -> Model:
 
 def linear_layers(base: Model) -> tuple[str, ...]:
     """Names that `targets` may hold: the linear layers of the blocks, the head left out."""
-    names = {name.rpartition(".")[2] for name, layer in base.named_modules() if isinstance(layer, nn.Linear)}
+    names = {
+        name.rpartition(".")[2]
+        for name, layer in base.named_modules()
+        if isinstance(layer, nn.Linear)
+    }
     return tuple(sorted(names - {"lm_head"}))
 
 

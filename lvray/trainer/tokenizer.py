@@ -59,7 +59,9 @@ class ByteTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """Gives the text of `ids`; bytes that are no UTF-8 become the replacement character."""
-        return bytes(self._byte_of[number] for number in ids if number < 256).decode(errors="replace")
+        return bytes(self._byte_of[number] for number in ids if number < 256).decode(
+            errors="replace"
+        )
 
 
 class PretrainedTokenizer:
@@ -68,9 +70,13 @@ class PretrainedTokenizer:
     def __init__(self, name: str, tokenizer: Any) -> None:  # noqa: ANN401 -- transformers ships no types
         self._tokenizer = tokenizer
         self.vocabulary = len(tokenizer)
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        pad = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        )
         if pad is None:
-            raise ModelError(f"{name}: its tokenizer has neither a padding nor an end-of-text token")
+            raise ModelError(
+                f"{name}: its tokenizer has neither a padding nor an end-of-text token"
+            )
         self.pad_id = int(pad)
         for character in NUMERIC:
             ids = self.encode(character)
@@ -90,7 +96,9 @@ class PretrainedTokenizer:
 
     def decode(self, ids: list[int]) -> str:
         """Gives the text of `ids`, special tokens left out."""
-        text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self._tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return str(text)
 
 

@@ -76,9 +76,7 @@ def test_every_command_that_a_page_names_exists(page):
 
 def test_every_verb_is_in_the_readme():
     readme = text_of(ROOT / "README.md")
-    missing = [
-        verb for verb in VERBS if verb[0] != "_" and f"python -m lvray.{verb}" not in readme
-    ]
+    missing = [verb for verb in VERBS if verb[0] != "_" and f"python -m lvray.{verb}" not in readme]
     assert missing == []
 
 

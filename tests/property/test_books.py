@@ -123,7 +123,9 @@ class World:
             again = self.chance.choice(self.old)
             before = repr((self.scheduler.trials, self.books.ledger.balances))
             self.scheduler.hear(again)
-            assert before == repr((self.scheduler.trials, self.books.ledger.balances)), "heard twice"
+            assert before == repr((self.scheduler.trials, self.books.ledger.balances)), (
+                "heard twice"
+            )
 
     def check(self) -> None:
         balances = self.books.ledger.balances

@@ -1,0 +1,281 @@
+"""What must hold across fields, that no field can tell alone?
+
+Each rule is a small function that yields the mistakes it finds; `RULES` is all of them, in the order in
+which they are asked. A rule says what it looked at (`Mistake.about`), so that it keeps quiet when one of those
+fields is a mistake itself.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from lvray.spec.mistakes import Mistake, explain, nearest, unknown_key
+from lvray.spec.schema import StageSpec, Sweep, TrialSpec
+from lvray.spec.space import apply, fields, flat
+from lvray.spec.tree import Path
+
+Rule: TypeAlias = Callable[[Sweep], Iterator[Mistake]]
+
+SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+MOST_TRIALS = 10_000
+"""Trials of one stage: every one of them is planned, priced and printed before the sweep begins."""
+
+ADAPTER_SHAPE = ("lora.rank", "lora.targets", "lora.variant")
+"""Fields that decide which weights an adapter has."""
+
+
+def check(sweep: Sweep) -> list[Mistake]:
+    """Asks every rule."""
+    return [mistake for rule in RULES for mistake in rule(sweep)]
+
+
+def sweep_name_is_simple(sweep: Sweep) -> Iterator[Mistake]:
+    """It names a folder and accounts in the ledger."""
+    if not SWEEP_NAME.fullmatch(sweep.name):
+        wrong = 'must be at most 64 letters, digits, ".", "_" or "-", the first a letter or digit'
+        yield Mistake(("name",), f"{sweep.name!r} names the run folder and {wrong}", value=False)
+
+
+def data_file_has_a_path(sweep: Sweep) -> Iterator[Mistake]:
+    """There is nothing to read otherwise."""
+    if sweep.data.source == "file" and sweep.data.path is None:
+        wrong = "missing; source file needs the path of an HDF5, CSV or NPZ file"
+        yield Mistake(("data", "path"), wrong, about=(("data", "source"),), value=False)
+
+
+def split_is_no_more_than_there_is(sweep: Sweep) -> Iterator[Mistake]:
+    """Fractions sum to 1 at most; what is asked for of a generated data set is there."""
+    split, parts = ("data", "split"), ("train", "validation", "test")
+    asked = [getattr(sweep.data.split, part) for part in parts]
+    about = (*((*split, part) for part in parts), ("data", "systems"), ("data", "path"))
+    share = sum((Decimal(repr(part)) for part in asked if isinstance(part, float)), Decimal(0))
+    if share > 1:
+        wrong = f"the fractions sum to {share}; they must sum to 1 at most"
+        yield Mistake(split, wrong, about, value=False)
+    elif sweep.data.path is None and sweep.data.source != "file":
+        systems = sweep.data.systems
+        wanted = share * systems + sum(part for part in asked if isinstance(part, int))
+        if wanted > systems:
+            wrong = f"asks for {wanted.normalize():f} systems and {systems} are generated; ask for fewer, or raise data.systems"
+            yield Mistake(split, wrong, about, value=False)
+
+
+def stage_names_are_simple(sweep: Sweep) -> Iterator[Mistake]:
+    """They stand in paths, accounts and trial ids."""
+    for index, stage in enumerate(sweep.stages):
+        if not STAGE_NAME.fullmatch(stage.name):
+            wrong = 'must be at most 40 lower-case letters, digits or "-"'
+            yield Mistake(("stages", index, "name"), wrong)
+
+
+def stage_names_are_unique(sweep: Sweep) -> Iterator[Mistake]:
+    """And none is what a trial of another stage is called: ``search-1`` is the first trial of ``search``."""
+    names = [stage.name for stage in sweep.stages]
+    for index, name in enumerate(names):
+        path = ("stages", index, "name")
+        if name in names[:index]:
+            yield Mistake(path, "stands twice; each stage needs a name of its own")
+        family, _, number = name.rpartition("-")
+        if number.isdigit() and any(
+            other.name == family and _trials(other) > 1 for other in sweep.stages
+        ):
+            yield Mistake(path, f"is what a trial of stage {family} is called; choose another name")
+
+
+def from_names_an_earlier_stage(sweep: Sweep) -> Iterator[Mistake]:
+    """One with an adapter to start from."""
+    for index, stage in enumerate(sweep.stages):
+        if stage.from_stage is None:
+            continue
+        path = ("stages", index, "from")
+        earlier = {other.name: other for other in sweep.stages[:index]}
+        trained = [name for name, other in earlier.items() if not other.zero_shot]
+        found = earlier.get(stage.from_stage)
+        if found is not None and found.zero_shot:
+            yield Mistake(
+                path, f"is a zero-shot stage, which has no config to start from{_or(trained)}"
+            )
+        elif found is None and any(
+            other.name == stage.from_stage for other in sweep.stages[index:]
+        ):
+            yield Mistake(path, f"does not run before this stage{_or(trained)}")
+        elif found is None:
+            yield Mistake(path, f"no earlier stage has this name{_or(trained, stage.from_stage)}")
+
+
+def _or(names: Sequence[str], word: str | None = None) -> str:
+    if not names:
+        return "; no earlier stage trains anything"
+    if word is not None:
+        return f"; {nearest(word, names)}"
+    return (
+        f"; {', '.join(names)} would do"
+        if len(names) == 1
+        else f"; one of {', '.join(names)} would do"
+    )
+
+
+def continue_needs_from(sweep: Sweep) -> Iterator[Mistake]:
+    """Weights are taken of a stage that is named, and fit only an adapter of the same shape."""
+    for index, stage in enumerate(sweep.stages):
+        if not stage.continues:
+            continue
+        path = ("stages", index)
+        if stage.from_stage is None:
+            wrong = "needs from, the stage whose weights are taken"
+            yield Mistake((*path, "continue"), wrong, about=((*path, "from"),))
+        for key in ADAPTER_SHAPE:
+            for part, place in (("trial", tuple(key.split("."))), ("space", (key,))):
+                given = flat(stage.trial.given()) if part == "trial" else stage.space
+                if key in given:
+                    wrong = "an adapter that continues keeps its shape; leave this out, or set continue: false"
+                    yield Mistake((*path, part, *place), wrong)
+
+
+def shares_sum_to_one_at_most(sweep: Sweep) -> Iterator[Mistake]:
+    """What is promised to stages and held back for them comes out of one budget."""
+    total = Decimal(0)
+    for index, stage in enumerate(sweep.stages):
+        for key, share in (("share", stage.share), ("hold_back", stage.hold_back)):
+            total += Decimal(repr(share)) if share is not None else 0
+            if share is not None and total > 1:
+                wrong = (
+                    f"shares and hold-backs sum to {total} up to here; they must sum to 1 at most"
+                )
+                yield Mistake(("stages", index, key), wrong)
+                return
+
+
+def zero_shot_trains_nothing(sweep: Sweep) -> Iterator[Mistake]:
+    """So what belongs to training has no meaning in it."""
+    for index, stage in enumerate(sweep.stages):
+        if not stage.zero_shot:
+            continue
+        given = {
+            "policy": stage.policy.name != "fixed",
+            "space": bool(stage.space),
+            "trial": bool(stage.trial.model_fields_set),
+            "steps": stage.steps is not None,
+            "from": stage.from_stage is not None,
+            "continue": stage.continues,
+        }
+        for key in (key for key, meant in given.items() if meant):
+            wrong = "a zero-shot stage measures the base model as it is; leave this out"
+            yield Mistake(("stages", index, key), wrong, value=False)
+
+
+def steps_are_given_where_they_are_needed(sweep: Sweep) -> Iterator[Mistake]:
+    """A fixed policy cannot choose them, halving does."""
+    for index, stage in enumerate(sweep.stages):
+        if stage.zero_shot:
+            continue
+        path: Path = ("stages", index, "steps")
+        about = tuple(
+            ("stages", index, key) for key in ("policy", "zero_shot", "space", "evaluations")
+        )
+        if stage.policy.name == "fixed" and stage.steps is None:
+            wrong = "missing; the policy fixed needs a number of steps, or fill"
+            yield Mistake(path, wrong, about, value=False)
+        if stage.policy.name == "halving" and stage.steps == "fill":
+            wrong = "halving plans the steps of its trials; leave this out, or give the most a trial may take"
+            yield Mistake(path, wrong, about)
+        if stage.policy.name == "fixed" and stage.steps == "fill" and _trials(stage) > 1:
+            wrong = f"one trial can take all that is left, {_trials(stage)} cannot; give a number, or leave out space"
+            yield Mistake(path, wrong, about)
+
+
+def space_is_a_grid_of_fields(sweep: Sweep) -> Iterator[Mistake]:
+    """Its keys are fields of a trial, its values are values of that field, each once."""
+    for index, stage in enumerate(sweep.stages):
+        path: Path = ("stages", index, "space")
+        for key, values in stage.space.items():
+            if key not in fields():
+                yield unknown_key((*path, key), fields())
+            elif not values:
+                yield Mistake((*path, key), "needs at least one value")
+            else:
+                yield from _values_of_a_field((*path, key), key, values)
+        if _trials(stage) > MOST_TRIALS:
+            wrong = f"spans {_trials(stage)} trials; {MOST_TRIALS} is the most a stage can have"
+            yield Mistake(path, wrong, value=False)
+
+
+def _values_of_a_field(path: Path, key: str, values: Sequence[Any]) -> Iterator[Mistake]:
+    known: list[object] = []
+    for index, value in enumerate(values):
+        try:
+            trial = TrialSpec.model_validate(apply({}, {key: value}))
+        except ValidationError as error:
+            for mistake in explain(error, TrialSpec):
+                # Behind the field's own names there may be a place inside of the value.
+                yield Mistake((*path, index, *mistake.path[len(key.split(".")) :]), mistake.wrong)
+            continue
+        normal = flat(trial.model_dump())[key]
+        if normal in known:
+            yield Mistake((*path, index), "stands twice; a trial is not paid for twice")
+        known.append(normal)
+
+
+def stride_is_at_most_the_context(sweep: Sweep) -> Iterator[Mistake]:
+    """A longer one would pass over tokens."""
+    stride, context = ("trial", "stride"), ("trial", "context_length")
+    told = sweep.trial.stride is not None and sweep.trial.stride > sweep.trial.context_length
+    if told:
+        wrong = f"more than context_length, {sweep.trial.context_length}; at most that many"
+        yield Mistake(stride, wrong, about=(context,))
+    for index, stage in enumerate(sweep.stages):
+        own = {**flat(stage.trial.given()), **stage.space}
+        if stage.zero_shot or not {"stride", "context_length"} & own.keys():
+            continue
+        strides = [value for value in _possible(sweep, stage, "stride") if isinstance(value, int)]
+        contexts = [
+            value for value in _possible(sweep, stage, "context_length") if isinstance(value, int)
+        ]
+        if strides and contexts and max(strides) > min(contexts):
+            key = "stride" if "stride" in own else "context_length"
+            path: Path = ("stages", index, "space" if key in stage.space else "trial")
+            about = stride, context, (*path, "stride"), (*path, "context_length")
+            wrong = f"a stride of {max(strides)} is more than a context_length of {min(contexts)}, and tokens would be passed over; at most the context_length"
+            yield Mistake((*path, key), wrong, about, value=False)
+
+
+def _possible(sweep: Sweep, stage: StageSpec, key: str) -> tuple[Any, ...]:
+    """The values that a field of a trial may have in a stage, its `from` included."""
+    given: Mapping[str, Any] = flat(stage.trial.given())
+    if key in stage.space:
+        return stage.space[key]
+    if key in given:
+        return (given[key],)
+    before = sweep.stages[: sweep.stages.index(stage)]
+    for earlier in before:
+        if earlier.name == stage.from_stage:
+            return _possible(sweep, earlier, key)
+    return (flat(sweep.trial.model_dump())[key],)
+
+
+def _trials(stage: StageSpec) -> int:
+    return math.prod(len(values) for values in stage.space.values())
+
+
+RULES: tuple[Rule, ...] = (
+    sweep_name_is_simple,
+    data_file_has_a_path,
+    split_is_no_more_than_there_is,
+    stage_names_are_simple,
+    stage_names_are_unique,
+    from_names_an_earlier_stage,
+    continue_needs_from,
+    shares_sum_to_one_at_most,
+    zero_shot_trains_nothing,
+    steps_are_given_where_they_are_needed,
+    space_is_a_grid_of_fields,
+    stride_is_at_most_the_context,
+)
