@@ -61,7 +61,7 @@ def _walk_on_ray(run: Run) -> None:
             tick=view.tick,
         )
 
-    with LiveView(run.folder.root) as view, ray_session():
+    with LiveView(run.history, run.books.ledger) as view, ray_session():
         run.changed = view.changed
         walk(run, carry_out)
 

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lvray.core.errors import JournalCorrupt, RunFolderError
 
@@ -72,7 +72,7 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             fresh = not self.path.exists()
-            with self.path.open("r+b" if not fresh else "w+b") as file:
+            with self.path.open("w+b" if fresh else "r+b") as file:
                 end = _whole_end(file)
                 try:
                     file.truncate(end)
@@ -103,7 +103,7 @@ class Journal:
         return record
 
 
-def _whole_end(file: Any) -> int:  # noqa: ANN401 -- a binary file, for which typing has no good name
+def _whole_end(file: BinaryIO) -> int:
     """Where the last whole line ends: what a torn write left behind it does not count."""
     end: int = file.seek(0, os.SEEK_END)
     block = 4096

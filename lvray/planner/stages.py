@@ -15,7 +15,7 @@ from fractions import Fraction
 
 from lvray.core.errors import BudgetTooSmall
 from lvray.core.trial import StagePlan, StepPrices, TrialConfig, TrialPlan
-from lvray.core.units import format_flops
+from lvray.core.units import LARGEST_FLOPS, format_flops
 from lvray.planner.prices import price_trial
 from lvray.scheduler.halving import plan_halving
 from lvray.scheduler.milestones import evenly, fill, price, unroll
@@ -69,8 +69,7 @@ def allowance(
     if need > held + free:
         raise BudgetTooSmall(
             f"stage {stage.name} costs {format_flops(need)} FLOPs and {format_flops(held + free)} are left "
-            f"of the budget of {format_flops(sweep.budget)}; a budget of "
-            f"{format_flops(sweep.budget + need - held - free)} would do, or fewer or shorter trials"
+            f"of the budget of {format_flops(sweep.budget)}"
         )
     return need
 
@@ -141,8 +140,35 @@ def outline(sweep: Sweep, *, variables: int) -> tuple[StagePlan, ...]:
     could get.
 
     Raises:
-        BudgetTooSmall: the budget does not pay for some stage.
+        BudgetTooSmall: the budget does not pay for some stage; the message says which budget would.
+        ModelError: the model's shape is not known, or a LoRA target is not in it.
     """
+    try:
+        return _outline(sweep, variables)
+    except BudgetTooSmall as error:
+        enough = _least_budget(sweep, variables)
+        remedy = (
+            "no budget up to 1e30 would do"
+            if enough is None
+            else f"a budget of {format_flops(enough)} would do"
+        )
+        raise BudgetTooSmall(f"{error}; {remedy}, or fewer or shorter trials") from None
+
+
+def _least_budget(sweep: Sweep, variables: int) -> int | None:
+    """A budget near the least, in steps of 5%, that pays for every stage."""
+    budget = sweep.budget
+    while budget <= LARGEST_FLOPS:
+        budget += max(1, budget // 20)
+        try:
+            _outline(sweep.model_copy(update={"budget": budget}), variables)
+        except BudgetTooSmall:
+            continue
+        return budget
+    return None
+
+
+def _outline(sweep: Sweep, variables: int) -> tuple[StagePlan, ...]:
     held = {stage.name: hold_back(sweep, stage) for stage in sweep.stages}
     free = sweep.budget - sum(held.values())
     plans: list[StagePlan] = []
@@ -194,9 +220,8 @@ def _candidates(
 ) -> tuple[TrialPlan, ...]:
     """The trials of a stage, not laid out yet: one milestone after one step stands for what is to come."""
     configs = tuple(_configs(sweep, stage, best, variables))
-    continues = (
-        best[stage.from_stage].trial_id if stage.continues and stage.from_stage in best else None
-    )
+    parent = best.get(stage.from_stage) if stage.from_stage and stage.continues else None
+    continues = parent.trial_id if parent else None
     plans = []
     for index, config in enumerate(configs):
         prices = price_trial(sweep, config, variables)
@@ -217,8 +242,9 @@ def _configs(
 ) -> Iterable[TrialConfig]:
     if stage.from_stage is None:
         return (trial_config(sweep, stage, overrides) for overrides in grid(stage.space))
-    if stage.from_stage in best:
-        base = best[stage.from_stage].config
+    winner = best.get(stage.from_stage)
+    if winner is not None:
+        base = winner.config
     else:
         earlier = next(other for other in sweep.stages if other.name == stage.from_stage)
         base = max(

@@ -80,7 +80,7 @@ def run_stage(
         raise Interrupted
 
 
-class _Tick(Callback):  # type: ignore[misc] -- Ray ships no types
+class _Tick(Callback):
     """Tells the driver that Tune's loop went round."""
 
     def __init__(self, tick: Callable[[], None]) -> None:

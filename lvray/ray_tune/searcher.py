@@ -48,12 +48,12 @@ class Admission(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A config once it is paid for, None to wait, FINISHED for no more."""
         if self._interrupted.is_set():
-            return Searcher.FINISHED
+            return str(Searcher.FINISHED)
         if self._scheduler.running >= self._workers:
             return None
         grant = self._scheduler.next_grant()
         if grant is None:
-            return Searcher.FINISHED if self._scheduler.finished else None
+            return str(Searcher.FINISHED) if self._scheduler.finished else None
         self.attempts[trial_id] = grant.plan.trial_id
         return {"task": json.dumps(self._task_of(grant).to_json())}
 

@@ -64,7 +64,7 @@ def ladder(
         BudgetTooSmall: fewer than three candidates can be paid for.
     """
     eta = Fraction(reduction_factor).limit_denominator(1000)
-    by_range = (
+    by_range: float = (
         1 + max(0, round(math.log(max(top, floor) / floor) / math.log(eta))) if top else math.inf
     )
     for started in range(candidates, FEWEST - 1, -1):
@@ -77,13 +77,13 @@ def ladder(
         lowest = Fraction(floor)
         if weight * lowest <= allowance:
             if started == candidates:  # more FLOPs than candidates need: every rung is raised
-                lowest = allowance / weight
+                lowest = Fraction(allowance) / weight
             levels = tuple(math.floor(lowest * growth**rung) for rung in range(rungs))
             return Ladder(counts, levels)
     least = min(candidates, FEWEST)
     raise BudgetTooSmall(
-        f"{format_flops(allowance)} FLOPs do not pay for a search among {least} candidates at "
-        f"{format_flops(floor)} FLOPs each; {format_flops(2 * least * floor)} would"
+        f"{format_flops(allowance)} FLOPs do not pay for a search among {least} candidates that cost "
+        f"{format_flops(floor)} FLOPs each before they can be judged"
     )
 
 

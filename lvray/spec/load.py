@@ -122,12 +122,12 @@ def _overridden(root: Table, override: str) -> tuple[Table, list[Mistake]]:
         return root, [Mistake((), wrong, value=False, place=place)]
     value, repeated = tree.read(text, source=place.source, one_line=True)
     if repeated:
-        path = (*keys, *repeated[0].path)
-        return root, [Mistake(path, "stands twice; leave one out", value=False, place=place)]
+        wrong = f"{repeated[0].path[-1]} stands twice; leave one out"
+        return root, [Mistake((), wrong, value=False, place=place)]
     try:
         grafted = _grafted(root, keys, value, place, ())
     except _NoSuchPlace as error:
-        return root, [Mistake(tuple(keys), str(error), value=False, place=place)]
+        return root, [Mistake((), str(error), value=False, place=place)]
     assert isinstance(grafted, Table), "an override took the root away"
     return grafted, []
 

@@ -34,7 +34,6 @@ EXPECTED: Mapping[str, str] = {
     "string_type": "must be text; quote it if it looks like a number, true, false or null",
     "string_too_short": "must not be empty",
     "tuple_type": "must be a list, such as [2, 4, 8]",
-    "too_short": "must not be empty",
     "dict_type": "must be keys with values, such as {lora.rank: [2, 4]}",
     "mapping_type": "must be keys with values, such as {lora.rank: [2, 4]}",
 }
@@ -58,13 +57,24 @@ class Mistake:
 
 def nearest(word: object, known: Iterable[str]) -> str:
     """Gives ``did you mean x?`` where a known word is near, else ``it is one of …``."""
-    words = sorted(known)
+    words = sorted(set(known))
     near = difflib.get_close_matches(str(word), words, n=1)
     return f"did you mean {near[0]}?" if near else f"it is one of {', '.join(words)}"
 
 
+def _unknown_word(word: object, known: Iterable[str]) -> str:
+    words = sorted(known)
+    near = difflib.get_close_matches(str(word), words, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"unknown; {meant}it is one of {', '.join(words)}"
+
+
 def unknown_key(path: Path, known: Iterable[str]) -> Mistake:
     """A key that does not exist, and the one that may have been meant."""
+    first, dot, rest = str(path[-1]).partition(".")
+    if dot and first in known:
+        wrong = f"keys have dots in space only; write it nested, as {first}: {{{rest}: …}}"
+        return Mistake(path, wrong, value=False)
     return Mistake(path, f"unknown key; {nearest(path[-1], known)}", value=False)
 
 
@@ -83,22 +93,25 @@ def _explain(kind: str, path: Path, detail: Mapping[str, Any], root: type[BaseMo
     if kind == "missing":
         return Mistake(path, "missing; give it a value", value=False)
     if kind in {"model_type", "model_attributes_type"}:
+        if loc and loc[-1] in TAGGED:
+            choices = ", ".join(_tags(_type_at(root, loc)))
+            return Mistake(path, f"must be one of {choices}, or keys with values")
         return Mistake(path, f"must be keys with values: {', '.join(_keys(_model_at(root, loc)))}")
     if kind in {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}:
         field = _field_at(root, loc)
         return Mistake(path, f"must be {_range(field, context)}")
     if kind == "literal_error":
-        choices = _choices(_type_at(root, loc))
-        return Mistake(path, f"unknown; {nearest(detail['input'], choices)}")
+        return Mistake(path, _unknown_word(detail["input"], _choices(_type_at(root, loc))))
     if kind == "union_tag_invalid":
         key, word = TAGGED[str(loc[-1])], context["tag"]
-        return Mistake((*path, key), f"unknown; {nearest(word, _tags(_type_at(root, loc)))}")
+        return Mistake((*path, key), _unknown_word(word, _tags(_type_at(root, loc))))
     if kind == "union_tag_not_found":
         key = TAGGED[str(loc[-1])]
         tags = ", ".join(sorted(_tags(_type_at(root, loc))))
         return Mistake((*path, key), f"missing; it is one of {tags}", value=False)
     if kind == "value_error":
-        return Mistake(path, str(context["error"]))
+        wrong = str(context["error"])
+        return Mistake(path, wrong, value=repr(detail["input"]) not in wrong)
     return Mistake(path, EXPECTED.get(kind, detail["msg"]))
 
 
@@ -111,7 +124,8 @@ def _untagged(loc: Sequence[str | int]) -> Path:
 
 def _model_at(root: object, loc: Sequence[str | int]) -> type[BaseModel]:
     model = _type_at(root, loc)
-    assert isinstance(model, type) and issubclass(model, BaseModel), f"no model at {loc}: {model}"
+    assert isinstance(model, type), f"no model at {loc}: {model}"
+    assert issubclass(model, BaseModel), f"no model at {loc}: {model}"
     return model
 
 

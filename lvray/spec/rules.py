@@ -68,6 +68,12 @@ def split_is_no_more_than_there_is(sweep: Sweep) -> Iterator[Mistake]:
             yield Mistake(split, wrong, about, value=False)
 
 
+def there_is_a_stage(sweep: Sweep) -> Iterator[Mistake]:
+    """A sweep without one does nothing."""
+    if not sweep.stages:
+        yield Mistake(("stages",), "must have at least one stage")
+
+
 def stage_names_are_simple(sweep: Sweep) -> Iterator[Mistake]:
     """They stand in paths, accounts and trial ids."""
     for index, stage in enumerate(sweep.stages):
@@ -173,23 +179,21 @@ def zero_shot_trains_nothing(sweep: Sweep) -> Iterator[Mistake]:
 
 
 def steps_are_given_where_they_are_needed(sweep: Sweep) -> Iterator[Mistake]:
-    """A fixed policy cannot choose them, halving does."""
+    """A fixed policy cannot choose them, halving does, and only one trial can take all that is left."""
     for index, stage in enumerate(sweep.stages):
         if stage.zero_shot:
             continue
         path: Path = ("stages", index, "steps")
-        about = tuple(
-            ("stages", index, key) for key in ("policy", "zero_shot", "space", "evaluations")
-        )
+        about = (*path[:2], "policy", "name"), (*path[:2], "zero_shot")
         if stage.policy.name == "fixed" and stage.steps is None:
             wrong = "missing; the policy fixed needs a number of steps, or fill"
             yield Mistake(path, wrong, about, value=False)
         if stage.policy.name == "halving" and stage.steps == "fill":
-            wrong = "halving plans the steps of its trials; leave this out, or give the most a trial may take"
+            wrong = "halving plans steps itself; leave this out, or give the most a trial may take"
             yield Mistake(path, wrong, about)
-        if stage.policy.name == "fixed" and stage.steps == "fill" and _trials(stage) > 1:
+        if stage.policy.name == "fixed" and stage.steps == "fill" and _trials(stage) != 1:
             wrong = f"one trial can take all that is left, {_trials(stage)} cannot; give a number, or leave out space"
-            yield Mistake(path, wrong, about)
+            yield Mistake(path, wrong, (*about, (*path[:2], "space")))
 
 
 def space_is_a_grid_of_fields(sweep: Sweep) -> Iterator[Mistake]:
@@ -269,6 +273,7 @@ RULES: tuple[Rule, ...] = (
     sweep_name_is_simple,
     data_file_has_a_path,
     split_is_no_more_than_there_is,
+    there_is_a_stage,
     stage_names_are_simple,
     stage_names_are_unique,
     from_names_an_earlier_stage,

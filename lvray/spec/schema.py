@@ -304,8 +304,8 @@ class HalvingPolicy(Spec):
     """Planned asynchronous halving: few steps for many trials, many steps for the best of them."""
 
     name: Literal["halving"] = "halving"
-    reduction_factor: Annotated[float, Field(gt=1, le=4)] = 3.0
-    """η: one in η trials of a rung is promoted to the next, and rungs are at most η times as dear. Above 1, at most 4."""
+    reduction_factor: Annotated[float, Field(ge=1.2, le=4)] = 3.0
+    """η: one in η trials of a rung is promoted to the next, and rungs are at most η times as dear; 1.2 to 4."""
 
 
 PolicySpec: TypeAlias = Annotated[FixedPolicy | HalvingPolicy, Discriminator("name")]
@@ -386,7 +386,7 @@ class Sweep(Spec):
     """How trials are measured."""
     trial: TrialSpec = TrialSpec()
     """The config of every trial, unless its stage says otherwise."""
-    stages: Annotated[tuple[StageSpec, ...], Field(strict=False, min_length=1)]
+    stages: Annotated[tuple[StageSpec, ...], Field(strict=False)]
     """In the order in which they run."""
     resources: ResourcesSpec = ResourcesSpec()
     """What the sweep may take of the machine."""

@@ -73,7 +73,8 @@ def _load(model: str, dtype: torch.dtype) -> Model:
         raise ModelError(missing(model, error)) from error
     for weight in base.parameters():
         weight.requires_grad_(False)
-    return base.eval()
+    model_in_eval: Model = base.eval()
+    return model_in_eval
 
 
 def attach(base: Model, lora: LoraConfig | None, seed: int) -> Model:

@@ -66,8 +66,8 @@ def test_fewer_candidates_start_when_the_budget_pays_for_no_more():
     assert rungs.levels[0] == 1000
 
 
-def test_a_search_among_two_is_refused_and_told_what_would_do():
-    with pytest.raises(BudgetTooSmall, match="would"):
+def test_a_search_among_fewer_than_three_is_refused():
+    with pytest.raises(BudgetTooSmall, match="among 3 candidates"):
         ladder(candidates=9, floor=1000, top=3000, allowance=2_500, reduction_factor=3)
     with pytest.raises(BudgetTooSmall, match="has 2; widen the space"):
         stage(2)

@@ -1,0 +1,214 @@
+"""What does a person see while a sweep runs?
+
+On a terminal: the ledger as a bar, a line a trial with its rung, loss, status and the reason for it, and
+the time left. Elsewhere (a log file, CI): a line an event. Both are folded from the sweep's history and
+books, so they show nothing that is not written down.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from lvray.core.trial import Status, Trial
+from lvray.core.units import format_flops, format_seconds, format_share
+from lvray.ledger.ledger import BUDGET, SOURCE, SPENT, Ledger
+from lvray.scheduler.replay import History
+
+REFRESH_SECONDS = 0.25
+MOST_ROWS = 20
+
+COLOURS = {
+    Status.RUNNING: "cyan",
+    Status.PAUSED: "yellow",
+    Status.COMPLETED: "green",
+    Status.STOPPED: "bright_black",
+    Status.FAILED: "red",
+    Status.REFUSED: "bright_black",
+    Status.PLANNED: "white",
+}
+
+ORDER = (
+    Status.RUNNING,
+    Status.COMPLETED,
+    Status.PAUSED,
+    Status.STOPPED,
+    Status.FAILED,
+    Status.PLANNED,
+    Status.REFUSED,
+)
+"""Which trials are shown first where there are too many for the screen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What there is to show: the sweep as told and the books as they stand."""
+
+    history: History
+    ledger: Ledger
+
+    @property
+    def budget(self) -> int:
+        """FLOPs granted in all."""
+        return -self.ledger.balance(SOURCE)
+
+    @property
+    def spent(self) -> int:
+        """FLOPs used, lost ones included."""
+        return self.ledger.balance(SPENT)
+
+    @property
+    def reserved(self) -> int:
+        """FLOPs that running trials hold."""
+        return sum(
+            flops for account, flops in self.ledger.balances.items() if account.startswith("trial:")
+        )
+
+    def seconds_left(self, *, elapsed: float, spent_before: int) -> float | None:
+        """Seconds until the budget is spent at this session's rate; None before anything was heard."""
+        done = self.spent - spent_before
+        if done <= 0:
+            return None
+        unspent = self.budget - self.spent - self.ledger.balance(BUDGET)
+        return unspent * elapsed / done
+
+
+def render(scene: Scene, *, elapsed: float, spent_before: int, width: int) -> RenderableType:
+    """The whole view.
+
+    Args:
+        scene: what there is to show.
+        elapsed: seconds since this session began.
+        spent_before: FLOPs that were spent when it began.
+        width: columns of the terminal.
+    """
+    left = scene.seconds_left(elapsed=elapsed, spent_before=spent_before)
+    head = Text.assemble(
+        (f"{format_flops(scene.spent)}", "bold"),
+        f" of {format_flops(scene.budget)} FLOPs spent ({format_share(scene.spent, scene.budget)}), ",
+        f"{format_flops(scene.reserved)} reserved   {format_seconds(elapsed)} gone",
+        "" if left is None else f", about {format_seconds(left)} left",
+    )
+    return Group(head, bar(scene, width - 2), trial_table(scene.history))
+
+
+def bar(scene: Scene, width: int) -> Text:
+    """The ledger as a bar of `width` cells: spent, reserved, and what is free or held back."""
+    if not scene.budget:
+        return Text("")
+    spent = scene.spent * width // scene.budget
+    reserved = min(width - spent, -(-scene.reserved * width // scene.budget))
+    return Text.assemble(
+        ("█" * spent, "green"),
+        ("▓" * reserved, "cyan"),
+        ("░" * (width - spent - reserved), "bright_black"),
+    )
+
+
+def trial_table(history: History) -> Table:
+    """A row a trial, the most telling ones first, and a count of the rest."""
+    table = Table(box=None, pad_edge=False, expand=True)
+    for name in ("trial", "status"):
+        table.add_column(name, no_wrap=True)
+    for name in ("at", "step", "loss", "FLOPs"):
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column("why", ratio=1, no_wrap=True, overflow="ellipsis")
+    trials = sorted(history.trials.values(), key=lambda trial: ORDER.index(trial.status))
+    for trial in trials[:MOST_ROWS]:
+        table.add_row(*cells(trial), style=COLOURS[trial.status])
+    if len(trials) > MOST_ROWS:
+        table.add_row(f"… {len(trials) - MOST_ROWS} more")
+    return table
+
+
+def cells(trial: Trial) -> tuple[str, ...]:
+    """One trial as the columns of `trial_table`."""
+    return (
+        trial.plan.trial_id,
+        trial.status.value,
+        f"{trial.reached + 1}/{len(trial.plan.milestones)}",
+        f"{trial.step}/{trial.plan.steps}",
+        "" if trial.loss is None else f"{trial.loss:.4f}",
+        format_flops(trial.flops_heard),
+        trial.reason,
+    )
+
+
+class LiveView:
+    """Shows a sweep while it runs. `changed` when something was heard, `tick` whenever there is time."""
+
+    def __init__(
+        self,
+        history: History,
+        ledger: Ledger,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._scene = Scene(history, ledger)
+        self._console = console or Console(file=sys.stdout, highlight=False)
+        self._clock = clock
+        self._begun = self._shown = clock()
+        self._spent_before = ledger.balance(SPENT)
+        self._told: dict[str, tuple[Status, int, str]] = {}
+        self._live = (
+            Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
+        )
+
+    def __enter__(self) -> LiveView:
+        """Takes over the bottom of the terminal."""
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Shows the last state and gives the terminal back."""
+        self.changed()
+        if self._live:
+            self._live.stop()
+
+    def changed(self) -> None:
+        """Shows what is new at once."""
+        if self._live:
+            self._refresh()
+        else:
+            self._tell_news()
+
+    def tick(self) -> None:
+        """Lets the clock go on, at most four times a second."""
+        if self._live and self._clock() - self._shown >= REFRESH_SECONDS:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        assert self._live is not None, "only a terminal is refreshed"
+        self._shown = self._clock()
+        view = render(
+            self._scene,
+            elapsed=self._shown - self._begun,
+            spent_before=self._spent_before,
+            width=self._console.width,
+        )
+        self._live.update(view, refresh=True)
+
+    def _tell_news(self) -> None:
+        for name, trial in self._scene.history.trials.items():
+            news = (trial.status, trial.reached, trial.reason)
+            if news != self._told.get(name) and (trial.status is not Status.PLANNED):
+                self._told[name] = news
+                _, status, at, step, loss, flops, why = cells(trial)
+                share = format_share(self._scene.spent, self._scene.budget)
+                line = f"{share:>6} spent  {name:<14} {status:<9} {at:>5} step {step:<11} loss {loss:<7} {flops:>8}  {why}"
+                self._console.print(line.rstrip(), soft_wrap=True)
