@@ -1,4 +1,8 @@
 """Floor 3: what a person sees. Everything is computed from the run folder.
 
-- `live`  the view while a sweep runs
+- `facts`    journal, ledger and forecasts of a run, read once
+- `tables`   rows of text, Markdown, CSV
+- `figures`  drawings as SVG
+- `page`     the report
+- `live`     the view while a sweep runs
 """

@@ -55,7 +55,7 @@ def load(path: str | pathlib.Path, *, overrides: Sequence[str] = ()) -> Sweep:
     sweep, mistakes = _checked(_plain(root))
     found += mistakes
     if found or sweep is None:
-        raise SpecError(_told(found, root))
+        raise SpecError(_told(found, root, overrides))
     return sweep
 
 
@@ -114,7 +114,7 @@ def _repetition(again: tree.Repeated) -> Mistake:
 
 def _overridden(root: Table, override: str) -> tuple[Table, list[Mistake]]:
     """The tree with one override put in; as it was where the override is a mistake."""
-    place = Place(f"--set {override}")
+    place = Place(_source(override))
     target, equals, text = override.partition("=")
     keys = target.strip().split(".")
     if not equals or not all(keys):
@@ -269,19 +269,27 @@ def _put_stage(data: dict[str, Any], path: Path) -> None:
         data["stages"][index]["name"] = f"stage-{index}"
 
 
-def _told(mistakes: Iterable[Mistake], root: Table) -> list[str]:
-    """One line a mistake: those of the file in the order of its lines, then those of overrides."""
-    lines = []
+def _told(mistakes: Iterable[Mistake], root: Table, overrides: Sequence[str]) -> list[str]:
+    """One line a mistake: those of the file in the order of its lines, then those of overrides in theirs."""
+    sources = [_source(override) for override in overrides]
+    lines: dict[str, tuple[int, int]] = {}
     for mistake in mistakes:
         place = mistake.place or tree.place_of(root, mistake.path)
         path = _written(root, mistake.path)
         node = tree.find(root, path)
-        parts = [str(place), _named(root, path)]
-        if mistake.value and node is not None:
-            parts.append(tree.shorten(node.shown()))
-        order = (place.line is None, place.line or 0)
-        lines.append((order, ": ".join(part for part in (*parts, mistake.wrong) if part)))
-    return [line for _, line in sorted(dict.fromkeys(lines), key=lambda entry: entry[0])]
+        value = tree.shorten(node.shown()) if mistake.value and node is not None else ""
+        parts = (str(place), _named(root, path), value, mistake.wrong)
+        order = (
+            (0, place.line or 0)
+            if place.source not in sources
+            else (1, sources.index(place.source))
+        )
+        lines.setdefault(": ".join(part for part in parts if part), order)
+    return sorted(lines, key=lines.__getitem__)
+
+
+def _source(override: str) -> str:
+    return f"--set {override}"
 
 
 def _written(root: Node, path: Path) -> Path:

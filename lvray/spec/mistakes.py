@@ -40,6 +40,10 @@ EXPECTED: Mapping[str, str] = {
 """What pydantic's types of mistake that need no more than a word mean to a person."""
 
 
+NEAR = 0.7
+"""How alike two words must be, from 0 to 1, for the one to be meant by the other: ``gpu`` is not ``cpu``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mistake:
     """One thing that is wrong with a sweep file."""
@@ -57,16 +61,21 @@ class Mistake:
 
 def nearest(word: object, known: Iterable[str]) -> str:
     """Gives ``did you mean x?`` where a known word is near, else ``it is one of …``."""
-    words = sorted(set(known))
-    near = difflib.get_close_matches(str(word), words, n=1)
-    return f"did you mean {near[0]}?" if near else f"it is one of {', '.join(words)}"
+    return _meant(word, known) or _one_of(known)
 
 
-def _unknown_word(word: object, known: Iterable[str]) -> str:
-    words = sorted(known)
-    near = difflib.get_close_matches(str(word), words, n=1)
-    meant = f"did you mean {near[0]}? " if near else ""
-    return f"unknown; {meant}it is one of {', '.join(words)}"
+def _meant(word: object, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(word).lower(), sorted(set(known)), n=1, cutoff=NEAR)
+    return f"did you mean {near[0]}?" if near else ""
+
+
+def _one_of(known: Iterable[str]) -> str:
+    return f"it is one of {', '.join(sorted(set(known)))}"
+
+
+def _unknown_word(word: object, known: Sequence[str]) -> str:
+    """Like `nearest`, and all choices beside: a word that is near may still mean something else."""
+    return " ".join(part for part in ("unknown;", _meant(word, known), _one_of(known)) if part)
 
 
 def unknown_key(path: Path, known: Iterable[str]) -> Mistake:
@@ -111,7 +120,10 @@ def _explain(kind: str, path: Path, detail: Mapping[str, Any], root: type[BaseMo
         return Mistake((*path, key), f"missing; it is one of {tags}", value=False)
     if kind == "value_error":
         wrong = str(context["error"])
-        return Mistake(path, wrong, value=repr(detail["input"]) not in wrong)
+        return Mistake(path, wrong, value=not wrong.startswith(repr(detail["input"])))
+    value = detail["input"]
+    if kind == "int_type" and isinstance(value, float) and value in range(-(10**15), 10**15):
+        return Mistake(path, f"{EXPECTED[kind]}; write {int(value)}")
     return Mistake(path, EXPECTED.get(kind, detail["msg"]))
 
 
@@ -193,13 +205,16 @@ def _range(field: FieldInfo, context: Mapping[str, Any]) -> str:
         for bound in (*field.metadata, *_metadata(field.annotation))
         for name in words
         if hasattr(bound, name)
-    }
-    return " and ".join(f"{words[name]} {limit}" for name, limit in (bounds or context).items())
+    } or context
+    if bounds.keys() == {"ge", "le"}:
+        return f"from {bounds['ge']} to {bounds['le']}"
+    return " and ".join(f"{words[name]} {limit}" for name, limit in bounds.items())
 
 
-def _metadata(kind: object) -> Iterator[Any]:
+def _metadata(kind: object) -> Iterator[object]:
     """What ``Annotated`` adds to a type or, where None may stand beside it, to its members."""
-    yield from getattr(kind, "__metadata__", ())
+    for extra in getattr(kind, "__metadata__", ()):
+        yield from extra.metadata if isinstance(extra, FieldInfo) else (extra,)
     if get_origin(kind) in {Union, UnionType}:
         for member in get_args(kind):
             yield from _metadata(member)

@@ -99,7 +99,7 @@ def stage_names_are_unique(sweep: Sweep) -> Iterator[Mistake]:
 def from_names_an_earlier_stage(sweep: Sweep) -> Iterator[Mistake]:
     """One with an adapter to start from."""
     for index, stage in enumerate(sweep.stages):
-        if stage.from_stage is None:
+        if stage.from_stage is None or stage.zero_shot:
             continue
         path = ("stages", index, "from")
         earlier = {other.name: other for other in sweep.stages[:index]}

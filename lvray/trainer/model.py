@@ -72,7 +72,7 @@ def _load(model: str, dtype: torch.dtype) -> Model:
     except (OSError, ValueError) as error:
         raise ModelError(missing(model, error)) from error
     for weight in base.parameters():
-        weight.requires_grad_(False)
+        weight.requires_grad = False
     model_in_eval: Model = base.eval()
     return model_in_eval
 
@@ -115,7 +115,7 @@ def detach(model: Model) -> Model:
     if hasattr(base, "peft_config"):
         del base.peft_config  # or peft warns of a second adapter when the next one is attached
     for weight in base.parameters():
-        weight.requires_grad_(False)
+        weight.requires_grad = False
     result: Model = base.eval()
     return result
 

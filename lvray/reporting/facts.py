@@ -1,0 +1,182 @@
+"""What does a run folder say? Journal, ledger and forecasts, read once, for tables and figures to draw from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lvray.core.errors import RunFolderError
+from lvray.core.run_folder import RunFolder
+from lvray.core.trial import Trial
+from lvray.ledger.journal import Journal
+from lvray.ledger.ledger import SOURCE, Ledger, stage_account, trial_account
+from lvray.scheduler.replay import History, StageHistory, fold
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasts:
+    """Forecasts of held-out systems by one trial, in the data's units."""
+
+    systems: npt.NDArray[np.int64]
+    """[N], indices into the data set."""
+    history: Floats
+    """[N, T, V], what the model was given."""
+    truth: Floats
+    """[N, H, V], what came next."""
+    forecast: Floats
+    """[N, H, V], what the model said; NaN past the end of a forecast that is too short."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageFlops:
+    """What one stage asked, used and gave back, in FLOPs."""
+
+    name: str
+    asked: int
+    """The price of its plan if nothing ends early."""
+    allowed: int
+    heard: int
+    lost: int
+    returned: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A sweep as its run folder tells it, finished or not."""
+
+    folder: RunFolder
+    history: History
+    ledger: Ledger
+    spec: Mapping[str, Any]
+    """The resolved sweep file."""
+    environment: Mapping[str, Any]
+    forecasts: Mapping[str, Forecasts]
+    """By trial, for those that made any."""
+
+    @property
+    def budget(self) -> int:
+        """FLOPs granted."""
+        return -self.ledger.balance(SOURCE)
+
+    @property
+    def spent(self) -> int:
+        """FLOPs spent by this sweep, lost ones included."""
+        return sum(stage.heard + stage.lost for stage in self.stages)
+
+    @property
+    def stages(self) -> tuple[StageFlops, ...]:
+        """The books of each stage, in order."""
+        sums = {kind: Counter[str]() for kind in ("allow", "spend", "lose", "return")}
+        for transfer in self.ledger.transfers:
+            if transfer.kind in sums:
+                account = transfer.taker if transfer.kind == "allow" else transfer.giver
+                sums[transfer.kind][account] += transfer.flops
+        return tuple(self._stage(stage, sums) for stage in self.history.stages.values())
+
+    def _stage(self, stage: StageHistory, sums: Mapping[str, Counter[str]]) -> StageFlops:
+        sweep = str(self.spec["name"])
+        account = stage_account(sweep, stage.plan.name)
+        trials = [trial_account(sweep, name) for name in stage.trials]
+        return StageFlops(
+            name=stage.plan.name,
+            asked=stage.plan.price,
+            allowed=sums["allow"][account],
+            heard=sum(sums["spend"][trial] for trial in trials),
+            lost=sum(sums["lose"][trial] for trial in trials),
+            returned=sums["return"][account],
+        )
+
+    def lost(self, trial: Trial) -> int:
+        """FLOPs that crashes of one trial cost."""
+        account = trial_account(str(self.spec["name"]), trial.plan.trial_id)
+        return sum(
+            transfer.flops
+            for transfer in self.ledger.transfers
+            if transfer.kind == "lose" and transfer.giver == account
+        )
+
+    @property
+    def baseline(self) -> Trial | None:
+        """The first trial of the base model as it is, if one was heard."""
+        untrained = (
+            trial for trial in self.history.trials.values() if trial.plan.config.lora is None
+        )
+        return next((trial for trial in untrained if trial.curve), None)
+
+    @property
+    def best(self) -> Trial | None:
+        """The winner of the latest stage of trained trials that has one."""
+        winners = [
+            self.history.trials[stage.best]
+            for stage in self.history.stages.values()
+            if stage.best is not None
+            and self.history.trials[stage.best].plan.config.lora is not None
+        ]
+        return winners[-1] if winners else None
+
+
+def read_facts(root: Path) -> Facts:
+    """Reads a run folder.
+
+    Raises:
+        RunFolderError: it is none, or no driver ever began in it.
+        JournalCorrupt: its journal or ledger is damaged.
+    """
+    folder = RunFolder(root)
+    history = fold(Journal(folder.journal).replay())
+    if not history.sessions:
+        raise RunFolderError(
+            f"{root}: no run folder: it has no {folder.journal.name} with a session in it"
+        )
+    spec = history.sessions[0]["spec"]
+    ledger = Ledger.read(Path(spec["ledger"]) if spec.get("ledger") else folder.ledger)
+    made = {
+        name: _forecasts(folder.trial(name) / "forecasts.npz")
+        for name in history.trials
+        if (folder.trial(name) / "forecasts.npz").exists()
+    }
+    environment = json.loads(folder.environment.read_text(encoding="utf-8"))
+    return Facts(folder, history, ledger, spec, environment, made)
+
+
+def _forecasts(path: Path) -> Forecasts:
+    with np.load(path) as held:
+        return Forecasts(held["systems"], held["history"], held["truth"], held["forecast"])
+
+
+def differences(facts: Facts) -> dict[str, dict[str, Any]]:
+    """What sets each trial apart: the fields of its config that are not the same in all trained trials."""
+    flat = {
+        name: _flat(trial.plan.config.to_json()) for name, trial in facts.history.trials.items()
+    }
+    trained = [row for row in flat.values() if row.get("lora", "") is not None]
+    varied = [
+        field
+        for field in (trained[0] if trained else {})
+        if len({json.dumps(row.get(field)) for row in trained}) > 1
+    ]
+    return {
+        name: {field: row[field] for field in varied if field in row}
+        if row.get("lora", "") is not None
+        else {}
+        for name, row in flat.items()
+    }
+
+
+def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,96 @@
+"""Grids, and the whole config of one trial."""
+
+import pytest
+
+from lvray.core.trial import LoraConfig, TrialConfig
+from lvray.spec.schema import Sweep
+from lvray.spec.space import apply, fields, flat, grid, overridden, trial_config
+
+
+def sweep_of(*stages, **parts):
+    return Sweep.model_validate({"name": "x", "budget": 1, "stages": list(stages), **parts})
+
+
+def test_the_last_key_of_a_grid_changes_fastest():
+    assert grid({"lora.rank": (2, 4), "learning_rate": (1e-3, 1e-2)}) == (
+        {"lora.rank": 2, "learning_rate": 1e-3},
+        {"lora.rank": 2, "learning_rate": 1e-2},
+        {"lora.rank": 4, "learning_rate": 1e-3},
+        {"lora.rank": 4, "learning_rate": 1e-2},
+    )
+
+
+def test_no_space_is_one_trial_without_overrides():
+    assert grid({}) == ({},)
+
+
+def test_overrides_are_put_in_without_touching_the_trial():
+    trial = {"lora": {"rank": 8, "alpha": 16.0}, "seed": 0}
+
+    assert apply(trial, {"lora.rank": 2, "seed": 1}) == {
+        "lora": {"rank": 2, "alpha": 16.0},
+        "seed": 1,
+    }
+    assert trial == {"lora": {"rank": 8, "alpha": 16.0}, "seed": 0}
+
+
+def test_flat_values_put_into_nothing_are_the_nested_ones():
+    nested = {"lora": {"rank": 8, "targets": ["q_proj"]}, "seed": 0}
+    assert apply({}, flat(nested)) == nested
+
+
+def test_fields_are_dotted_and_hold_one_value():
+    assert {"lora.rank", "lora.targets", "learning_rate", "seed"} <= set(fields())
+    assert "lora" not in fields()
+
+
+def test_the_stage_goes_before_the_sweep_and_the_space_before_both():
+    sweep = sweep_of(
+        {"name": "a", "trial": {"lora": {"rank": 4, "alpha": 4}, "batch_size": 2}},
+        trial={"lora": {"rank": 2, "targets": "all-linear"}, "batch_size": 1, "warmup_steps": 5},
+        seed=7,
+    )
+
+    config = trial_config(sweep, sweep.stages[0], {"lora.rank": 8, "learning_rate": 1})
+
+    assert config == TrialConfig(
+        lora=LoraConfig(rank=8, alpha=4.0, targets=("all-linear",)),
+        learning_rate=1.0,
+        batch_size=2,
+        warmup_steps=5,
+        seed=7,
+    )
+
+
+def test_values_of_a_space_become_what_the_config_holds():
+    sweep = sweep_of({"name": "a"})
+    config = trial_config(sweep, sweep.stages[0], {"lora.targets": ["q_proj", "k_proj"]})
+    assert config.lora.targets == ("q_proj", "k_proj")
+    assert hash(config) == hash(TrialConfig.from_json(config.to_json()))
+
+
+def test_a_zero_shot_stage_has_no_adapter():
+    sweep = sweep_of({"name": "a", "zero_shot": True})
+    assert trial_config(sweep, sweep.stages[0], {}).lora is None
+
+
+def test_a_stride_that_is_not_given_is_half_the_context():
+    sweep = sweep_of({"name": "a"})
+    config = trial_config(sweep, sweep.stages[0], {"context_length": 128})
+    assert config.stride == 64
+
+
+def test_a_trial_may_have_a_seed_of_its_own():
+    sweep = sweep_of({"name": "a"}, seed=7)
+    assert trial_config(sweep, sweep.stages[0], {"seed": 0}).seed == 0
+
+
+@pytest.mark.parametrize(("changes", "stride"), [({}, 300), ({"context_length": 128}, 128)])
+def test_a_stage_that_is_from_another_changes_only_what_it_names(changes, stride):
+    base = TrialConfig(lora=LoraConfig(rank=2), learning_rate=0.01, stride=300, seed=3)
+    sweep = sweep_of({"name": "b", "from": "a", "trial": {"schedule": "wsd", **changes}}, seed=9)
+
+    config = overridden(base, sweep.stages[0], {"weight_decay": 0.1})
+
+    assert (config.lora, config.learning_rate, config.seed) == (base.lora, 0.01, 3)
+    assert (config.schedule, config.weight_decay, config.stride) == ("wsd", 0.1, stride)
