@@ -38,7 +38,9 @@ def random_base(device: torch.device) -> nn.Module:
     )
     with torch.device(device):
         base: nn.Module = Qwen2ForCausalLM(config).to(torch.bfloat16)
-    return base.requires_grad_(False)
+    for weight in base.parameters():
+        weight.requires_grad = False
+    return base
 
 
 def flops_per_second_of_matmul(device: torch.device, size: int = 8192, repeats: int = 20) -> float:

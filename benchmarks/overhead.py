@@ -17,7 +17,6 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-
 from bare import bare_model, seconds_of_forward, seconds_of_steps
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-
 from bare import bare_model, seconds_of_steps
+
 from lvray.core.task import DataTask, EvaluationTask, Task
 from lvray.core.trial import LoraConfig, Measurement, StepPrices, TrialConfig
 from lvray.scheduler.milestones import unroll

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lvray.core.errors import LvrayError
 from lvray.core.run_folder import RunFolder
 from lvray.core.units import format_flops, format_share
 from lvray.driver.walk import Run, open_run, walk
+from lvray.scheduler.replay import StageHistory
 from lvray.scheduler.scheduler import Scheduler
 from lvray.spec.load import load
 from lvray.spec.schema import Sweep
@@ -63,7 +64,20 @@ def _walk_on_ray(run: Run) -> None:
 
     with LiveView(run.history, run.books.ledger) as view, ray_session():
         run.changed = view.changed
+        run.stage_ended = _wandb(run)
         walk(run, carry_out)
+
+
+def _wandb(run: Run) -> Callable[[StageHistory], None]:
+    """What tells Weights & Biases of a stage that has ended: nothing, unless the sweep file asks for it."""
+    wanted = run.sweep.wandb
+    if wanted is None:
+        return lambda stage: None
+    from lvray.reporting.wandb_runs import log_stage
+
+    return lambda stage: log_stage(
+        stage, sweep=run.sweep.name, project=wanted.project, folder=run.folder.root
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

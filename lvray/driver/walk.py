@@ -44,6 +44,9 @@ class Run:
     data: DataTask
     variables: int
     changed: Callable[[], None] = field(default=lambda: None)
+    """Called when something was heard or decided."""
+    stage_ended: Callable[[StageHistory], None] = field(default=lambda stage: None)
+    """Called once a stage has its winner."""
     best: dict[str, Best] = field(default_factory=dict)
     """Winners by stage."""
 
@@ -127,6 +130,7 @@ def run_stage(run: Run, stage: StageSpec, carry_out: CarryOut) -> None:
             carry_out(run, scheduler)
         scheduler.close()
         run.changed()
+        run.stage_ended(told)
     if told.best is not None:
         run.best[stage.name] = Best(told.best, told.trials[told.best].plan.config)
 

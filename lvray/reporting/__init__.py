@@ -5,4 +5,5 @@
 - `figures`  drawings as SVG
 - `page`     the report
 - `live`     the view while a sweep runs
+- `wandb_runs`  one Weights & Biases run a trial
 """

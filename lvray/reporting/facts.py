@@ -154,21 +154,18 @@ def _forecasts(path: Path) -> Forecasts:
 
 
 def differences(facts: Facts) -> dict[str, dict[str, Any]]:
-    """What sets each trial apart: the fields of its config that are not the same in all trained trials."""
+    """What sets each trained trial apart: its values of the fields that vary within some stage."""
     flat = {
         name: _flat(trial.plan.config.to_json()) for name, trial in facts.history.trials.items()
     }
-    trained = [row for row in flat.values() if row.get("lora", "") is not None]
-    varied = [
-        field
-        for field in (trained[0] if trained else {})
-        if len({json.dumps(row.get(field)) for row in trained}) > 1
-    ]
+    varied: dict[str, None] = {}
+    for stage in facts.history.stages.values():
+        rows = [flat[name] for name in stage.trials]
+        for field in rows[0] if rows else ():
+            if len({json.dumps(row.get(field)) for row in rows}) > 1:
+                varied[field] = None
     return {
-        name: {field: row[field] for field in varied if field in row}
-        if row.get("lora", "") is not None
-        else {}
-        for name, row in flat.items()
+        name: {field: row[field] for field in varied if field in row} for name, row in flat.items()
     }
 
 
