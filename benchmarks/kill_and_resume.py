@@ -21,10 +21,23 @@ from time import perf_counter
 
 ROOT = Path(__file__).resolve().parents[1]
 
+BUDGET = "budget=1.5e12"
+"""Enough that many lost stretches leave something to go on with."""
+
 
 def start(sweep: Path, runs: Path, *more: str) -> subprocess.Popen[bytes]:
     """A driver in a process of its own."""
-    command = [sys.executable, "-m", "lvray.sweep", str(sweep), "--runs", str(runs), *more]
+    command = [
+        sys.executable,
+        "-m",
+        "lvray.sweep",
+        str(sweep),
+        "--runs",
+        str(runs),
+        "--set",
+        BUDGET,
+        *more,
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 

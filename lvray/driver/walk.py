@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lvray.core.errors import RunFolderError
+from lvray.core.errors import RunFolderError, TrialFailed
 from lvray.core.run_folder import RunFolder, write_whole
 from lvray.core.task import DataTask, Task
+from lvray.core.units import format_flops
 from lvray.driver.best import publish
 from lvray.ledger.journal import Journal
 from lvray.ledger.ledger import Books, Ledger
@@ -136,7 +137,18 @@ def run_stage(run: Run, stage: StageSpec, carry_out: CarryOut) -> None:
 
 
 def _begin_stage(run: Run, stage: StageSpec) -> StageHistory:
-    """Plans a stage with what is left, moves its allowance to its account, and journals the plan."""
+    """Plans a stage with what is left, moves its allowance to its account, and journals the plan.
+
+    Raises:
+        TrialFailed: the stage it is `from` has no winner.
+        BudgetTooSmall: what is left does not pay for it.
+    """
+    if stage.from_stage is not None and stage.from_stage not in run.best:
+        told = run.history.stages[stage.from_stage]
+        raise TrialFailed(
+            f"stage {stage.name} starts from the winner of {stage.from_stage}, which has none: {told.reason}; "
+            f"{format_flops(run.books.free + run.books.available(stage.name))} FLOPs are left"
+        )
     free, held = run.books.free, run.books.available(stage.name)
     allowed = allowance(
         run.sweep, stage, free=free, held=held, best=run.best, variables=run.variables

@@ -346,6 +346,14 @@ class _Dumper(yaml.SafeDumper):
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, Any]]] = {}  # noqa: RUF012 -- PyYAML's own table, of its base class
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # PyYAML folds line breaks in other styles, and some of them do not come back.
+    return dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"'
+    )
+
+
+_Dumper.add_representer(str, _represent_text)
 for _tag, _patterns in {
     "null": (tree.NULL,),
     "bool": (tree.TRUE, tree.FALSE),

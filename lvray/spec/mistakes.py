@@ -122,7 +122,7 @@ def _explain(kind: str, path: Path, detail: Mapping[str, Any], root: type[BaseMo
         wrong = str(context["error"])
         return Mistake(path, wrong, value=not wrong.startswith(repr(detail["input"])))
     value = detail["input"]
-    if kind == "int_type" and isinstance(value, float) and value in range(-(10**15), 10**15):
+    if kind == "int_type" and isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return Mistake(path, f"{EXPECTED[kind]}; write {int(value)}")
     return Mistake(path, EXPECTED.get(kind, detail["msg"]))
 

@@ -1,0 +1,165 @@
+"""Each test is a few lines of a ledger."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from lvray.core.errors import JournalCorrupt, Overdraft, RunFolderError
+from lvray.ledger.ledger import BUDGET, SOURCE, SPENT, Books, Ledger, Transfer, sweep_account
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ledger.jsonl"
+
+
+def opened(path, budget=10**17):
+    books = Books(Ledger.open(path, convention="coursework"), "s")
+    books.open_sweep(budget)
+    return books
+
+
+def test_a_stretch_is_reserved_spent_and_the_rest_released(path):
+    books = opened(path, 1000)
+    books.allow("search", 600, key="1")
+    books.reserve("search", "t", 100, key="t/0/1")
+    books.spend("t", 70, key="t/0/1")
+    books.release("t", "search", 30, key="t/0/1")
+    assert (books.available("search"), books.held("t"), books.spent, books.free) == (
+        530,
+        0,
+        70,
+        400,
+    )
+
+
+def test_a_trial_can_never_spend_more_than_is_reserved(path):
+    books = opened(path)
+    books.allow("search", 600, key="1")
+    books.reserve("search", "t", 100, key="t/0/1")
+    before = path.read_bytes()
+    with pytest.raises(Overdraft, match="trial:s/t has 100 FLOPs"):
+        books.spend("t", 101, key="t/0/1")
+    assert path.read_bytes() == before
+    assert books.held("t") == 100
+
+
+def test_a_search_cannot_touch_what_is_held_back(path):
+    books = opened(path, 1000)
+    books.allow("final", 300, key="hold-back")
+    books.allow("search", 700, key="1")
+    with pytest.raises(Overdraft):
+        books.reserve("search", "t", 701, key="t/0/1")
+    with pytest.raises(Overdraft):
+        books.allow("search", 1, key="2")
+    assert books.available("final") == 300
+
+
+def test_saying_a_transfer_again_changes_nothing_and_saying_another_is_an_error(path):
+    books = opened(path)
+    books.allow("search", 600, key="1")
+    books.reserve("search", "t", 100, key="t/0/1")
+    books.reserve("search", "t", 100, key="t/0/1")
+    assert books.held("t") == 100
+    with pytest.raises(JournalCorrupt, match="t/0/1"):
+        books.reserve("search", "t", 99, key="t/0/1")
+
+
+def test_budgets_above_two_to_the_53_are_exact(path):
+    budget = 10**26 + 1
+    books = opened(path, budget)
+    books.allow("search", budget, key="1")
+    books.reserve("search", "t", budget, key="t")
+    books.spend("t", budget - 1, key="t")
+    assert Books(Ledger.open(path, convention="coursework"), "s").held("t") == 1
+
+
+def test_transfers_of_one_transaction_stand_or_fall_together(path):
+    books = opened(path, 1000)
+    sweep = sweep_account("s")
+    first = Transfer(400, sweep, "stage:s/a", "allow", "", "a")
+    second = Transfer(700, sweep, "stage:s/b", "allow", "", "b")
+    with pytest.raises(Overdraft):
+        books.ledger.transact([first, second])
+    assert books.free == 1000
+
+
+@pytest.mark.parametrize(
+    ("kind", "giver", "taker"),
+    [
+        ("spend", "stage:s/a", SPENT),
+        ("grant", BUDGET, "sweep:s"),
+        ("release", "trial:s/t", "sweep:s"),
+        ("steal", SOURCE, SPENT),
+    ],
+)
+def test_transfers_go_along_their_own_arrows_only(path, kind, giver, taker):
+    books = opened(path)
+    with pytest.raises(Overdraft, match="is no route"):
+        books.ledger.transact([Transfer(1, giver, taker, kind, "", "k")])
+
+
+def test_another_convention_or_budget_is_refused(path):
+    opened(path, 1000)
+    with pytest.raises(RunFolderError, match="coursework, and the sweep by palm-lora"):
+        Ledger.open(path, convention="palm-lora")
+    with pytest.raises(RunFolderError, match=r"1\.00e3 FLOPs, and sweep other asks for 2\.00e3"):
+        Books(Ledger.open(path, convention="coursework"), "other").open_sweep(2000)
+
+
+def test_a_ledger_that_was_ever_overdrawn_is_not_believed(path):
+    opened(path, 1000)
+    row = (
+        '{"key":"x","kind":"allow","flops":"1001","giver":"sweep:s","taker":"stage:s/a","memo":""}'
+    )
+    with path.open("a") as file:
+        file.write(f'{{"at":"now","transfers":[{row}]}}\n')
+    with pytest.raises(JournalCorrupt, match="sweep:s has"):
+        Ledger.read(path)
+
+
+def test_two_ledgers_on_one_file_see_each_other(path):
+    one, two = opened(path, 1000), Books(Ledger.open(path, convention="coursework"), "s")
+    one.allow("search", 700, key="1")
+    with pytest.raises(Overdraft):
+        two.allow("other", 400, key="1")
+    two.allow("other", 300, key="2")
+    one.ledger.refresh()
+    assert one.free == 0
+
+
+def hammer(path, name: str, stretches: int) -> None:
+    """Draws on the stage that all share until nothing is left."""
+    books = Books(Ledger.open(path, convention="coursework"), "s")
+    for number in range(stretches):
+        try:
+            books.reserve("search", name, 7, key=f"{name}/{number}")
+        except Overdraft:
+            return
+        books.spend(name, 7, key=f"{name}/{number}")
+
+
+def test_four_processes_one_of_them_killed_never_overdraw(path):
+    books = opened(path, 2000)
+    books.allow("search", 2000, key="1")
+    context = multiprocessing.get_context("spawn")
+    crowd = [context.Process(target=hammer, args=(path, f"t{n}", 200)) for n in range(4)]
+    for process in crowd:
+        process.start()
+    size = path.stat().st_size
+    while path.stat().st_size < size + 3000:
+        time.sleep(0.01)
+    os.kill(crowd[0].pid, signal.SIGKILL)
+    for process in crowd:
+        process.join()
+    ledger = Ledger.read(path)
+    held = sum(flops for account, flops in ledger.balances.items() if account.startswith("trial:"))
+    left = ledger.balance("stage:s/search")
+    assert ledger.balance(SPENT) + held + left == 2000
+    assert left < 7
+    assert held in (0, 7)
