@@ -98,3 +98,11 @@ def test_names_that_can_be_folders_are_let_pass(name):
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a:b", "-x", "a b", "x" * 65, "grid\n"])
 def test_names_that_cannot_be_folders_or_accounts_are_refused(name):
     assert mistakes(SEARCH, name=name) == ["name"]
+
+
+def test_two_ways_to_write_one_value_are_one_value():
+    space = {"lora.targets": ["all-linear", ["all-linear"]], "learning_rate": [1, 1.0]}
+    assert mistakes({**SEARCH, "space": space}) == [
+        "stages.0.space.lora.targets.1",
+        "stages.0.space.learning_rate.1",
+    ]

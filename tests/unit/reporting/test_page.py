@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from lvray.core.errors import RunFolderError
+from lvray.reporting.facts import read_facts
+from lvray.reporting.page import answer, write
+from lvray.reporting.tables import (
+    experiment_table,
+    flops_csv,
+    forecast_table,
+    reason_table,
+    stage_table,
+)
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "report.md"
+
+
+def test_the_whole_report_is_the_golden_one(finished):
+    markdown, _ = write(finished)
+    assert markdown.read_text() == GOLDEN.read_text()
+
+
+def test_made_again_the_report_comes_out_the_same(finished):
+    first = [path.read_text() for path in write(finished)]
+    assert [path.read_text() for path in write(finished)] == first
+
+
+def test_the_answer_is_one_sentence_with_the_winner_and_its_gain(finished):
+    text = answer(read_facts(finished))
+    assert text.startswith("Rank 4, learning rate 0.01 is best: validation loss")
+    assert "below the zero-shot base's 1.0000" in text
+    assert text.count(". ") == 0
+
+
+def test_flops_by_stage_add_up_to_what_the_ledger_spent(finished):
+    facts = read_facts(finished)
+    assert sum(stage.heard + stage.lost for stage in facts.stages) == facts.spent
+    assert facts.spent == facts.ledger.balance("spent")
+    assert stage_table(facts).rows[-1][0] == "all"
+
+
+def test_the_csv_has_every_experiment_exactly(finished):
+    facts = read_facts(finished)
+    rows = [line.split(",") for line in flops_csv(facts).splitlines()[1:]]
+    assert len(rows) == len(facts.history.trials)
+    spent = sum(int(flops) + int(lost) for *_, flops, lost, _, _ in rows)
+    assert spent == facts.spent
+
+
+def test_what_a_crash_cost_stands_beside_its_trial(finished):
+    facts = read_facts(finished)
+    crashed = facts.history.trials["search-11"]
+    assert facts.lost(crashed) > 0
+    row = next(row for row in experiment_table(facts).rows if row[0] == "search-11")
+    assert row[6] != ""
+    reasons = {row[0]: row for row in reason_table(facts).rows}
+    assert reasons["search-11"][3] == "1"
+
+
+def test_reasons_stand_word_for_word(finished):
+    facts = read_facts(finished)
+    for row in reason_table(facts).rows:
+        assert row[4] == facts.history.trials[row[0]].reason
+
+
+def test_rivals_without_a_model_stand_in_the_same_table(finished):
+    table = forecast_table(read_facts(finished))
+    assert [row[0] for row in table.rows] == [
+        "baseline",
+        "final",
+        "last value",
+        "context mean",
+        "seasonal naive",
+    ]
+
+
+def test_the_page_escapes_what_people_wrote_and_loads_nothing(finished):
+    _, page = write(finished)
+    html = page.read_text()
+    assert "Which rank &amp; learning rate &lt;is&gt; best?" in html
+    outside = [
+        link
+        for link in re.findall(r'(?:src|href)="([^"]+)"', html)
+        if not link.startswith(("#", "data:"))
+    ]
+    assert outside == []
+
+
+def test_figures_are_whole_drawings(finished):
+    write(finished)
+    drawn = sorted(path.stem for path in (finished / "figures").glob("*.svg"))
+    assert drawn == ["forecasts", "grid", "horizon", "ledger", "loss"]
+    for path in (finished / "figures").glob("*.svg"):
+        assert ET.fromstring(path.read_text()).tag.endswith("svg")
+
+
+def test_an_unfinished_run_says_so(unfinished):
+    markdown, _ = write(unfinished)
+    text = markdown.read_text()
+    assert "This sweep is not finished" in text
+    assert "No winner yet" in text
+
+
+def test_a_folder_that_is_no_run_folder_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match="no run folder"):
+        write(tmp_path)
