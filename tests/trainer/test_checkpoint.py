@@ -1,6 +1,7 @@
 import resource
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -154,24 +155,29 @@ def test_a_kill_before_the_rename_leaves_the_old_checkpoint_and_no_half_of_the_n
     assert read_checkpoint(write(tmp_path, 2)).step == 2
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file may grow beyond 100 bytes, for the system says so, as on a full disk."""
+    """No file may grow beyond 100 bytes, as on a full disk. No longer than needed: pytest writes files too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_told_in_words_and_leaves_nothing(tmp_path, full_disk):
-    with pytest.raises(RunFolderError, match=r"cannot write .*step-00000001.*too large"):
+def test_a_full_disk_is_told_in_words_and_leaves_nothing(tmp_path):
+    with (
+        full_disk(),
+        pytest.raises(RunFolderError, match=r"cannot write .*step-00000001.*too large"),
+    ):
         write(tmp_path, 1)
     assert names(tmp_path) == []
 
 
-def test_a_file_on_a_full_disk_stays_as_it_was(tmp_path, full_disk):
+def test_a_file_on_a_full_disk_stays_as_it_was(tmp_path):
     put_file(tmp_path / "a.npz", b"old")
-    with pytest.raises(RunFolderError, match="cannot write"):
+    with full_disk(), pytest.raises(RunFolderError, match="cannot write"):
         put_file(tmp_path / "a.npz", b"x" * 200)
     assert (tmp_path / "a.npz").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1

@@ -2,6 +2,7 @@
 
 import resource
 import signal
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -238,22 +239,27 @@ def test_values_that_float32_cannot_hold_are_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file may grow past 2 KB, as on a full disk."""
+    """No file may grow past 2 KB, as on a full disk. No longer than needed: pytest writes files too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_leaves_the_old_file_and_no_crumbs(tmp_path, full_disk):
+def test_a_full_disk_leaves_the_old_file_and_no_crumbs(tmp_path):
     path = tmp_path / "a.h5"
     path.write_bytes(b"old")
     made = Dataset(np.zeros((20, 100, 2)), np.arange(100.0), ("a", "b"), "test")
-    with pytest.raises(DataError, match=r"a\.h5: \d+ bytes could not be written: File too large"):
+    with (
+        full_disk(),
+        pytest.raises(DataError, match=r"a\.h5: \d+ bytes could not be written: File too large"),
+    ):
         dataset.write(path, made)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
