@@ -71,3 +71,12 @@ class RunFolderError(LvrayError):
 
 class TrialFailed(LvrayError):
     """A trial that failed more often than it may."""
+
+
+def missing_model(model: str, reason: str) -> str:
+    """What to do about a base model that is neither here nor to be had from the hub, in words."""
+    return (
+        f"{model} is neither a folder here nor to be had from the Hugging Face hub ({reason}). Where there is a network: "
+        f"`hf download {model} --local-dir DIR`, copy DIR here, and point at it with `--set model=DIR`; "
+        "or set HF_HOME to a cache that has it"
+    )

@@ -21,6 +21,7 @@ from lvray.ledger.journal import Journal
 from lvray.ledger.ledger import Books, Ledger
 from lvray.planner.data import prepare, variables_of
 from lvray.planner.environment import environment
+from lvray.planner.model import ensure_available
 from lvray.planner.stages import Best, allowance, hold_back, outline, plan_stage
 from lvray.planner.tasks import task_of
 from lvray.scheduler.registry import policy_of
@@ -73,6 +74,7 @@ def open_run(sweep: Sweep, folder: RunFolder) -> Run:
     outline(
         sweep, variables=variables
     )  # refuses a budget that is too small before anything is written
+    ensure_available(sweep.model)
     journal = Journal(folder.journal)
     history = fold(journal.replay())
     _same_sweep(sweep, folder, history)

@@ -14,6 +14,9 @@ import ray
 
 from lvray.core.errors import LvrayError
 
+NOISY = ("ray.tune", "ray.tune.tune", "ray.tune.execution.tune_controller")
+"""Loggers that print the traceback of a trial that failed: our own view and journal tell of it."""
+
 STARTS = 3
 """How often starting Ray is attempted."""
 
@@ -37,7 +40,6 @@ class Workers:
 @contextmanager
 def ray_session() -> Iterator[None]:
     """Starts Ray on this machine, or joins the cluster that RAY_ADDRESS names, and leaves it again."""
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failures are told in our own view
     joins = bool(os.environ.get("RAY_ADDRESS"))
     if not joins:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -56,6 +58,8 @@ def ray_session() -> Iterator[None]:
             ray.shutdown()
             if attempt == STARTS:
                 raise LvrayError(f"Ray did not start in {STARTS} attempts: {error}") from error
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from lvray.core.errors import ModelError
+from lvray.core.errors import ModelError, missing_model
 
 TINY = "tiny"
 """The name of the base model inside the package."""
@@ -124,8 +124,4 @@ def missing(model: str, error: Exception) -> str:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     if Path(model).is_dir():
         return f"{model}: the folder holds no model that can be loaded: {first}"
-    return (
-        f"{model} is neither a folder here nor to be had from the Hugging Face hub ({first}). Where there is a network: "
-        f"`hf download {model} --local-dir DIR`, copy DIR here, and point at it with `--set model=DIR`; "
-        "or set HF_HOME to a cache that has it"
-    )
+    return missing_model(model, first)
