@@ -132,15 +132,44 @@ def plan_halving(
             f"stage {name}: halving needs at least {FEWEST} candidates, its space has {len(trials)}; "
             "widen the space or use policy: fixed"
         )
-    floor = max(_floor(plan.prices, plan.config.warmup_steps) for plan in trials)
+    top = 0 if most_steps is None else most_steps
+    spare = 0
+    while True:
+        stage = _laid_out(
+            name,
+            trials,
+            allowance,
+            spare,
+            final_run=final_run,
+            reduction_factor=reduction_factor,
+            most_steps=top,
+        )
+        # A rung's steps are whole, so one trial's stretch may be a step dearer than the ladder has it.
+        excess = stage.price - allowance
+        if excess <= 0:
+            return stage
+        spare += excess
+
+
+def _laid_out(
+    name: str,
+    trials: Sequence[TrialPlan],
+    allowance: int,
+    spare: int,
+    *,
+    final_run: int,
+    reduction_factor: float,
+    most_steps: int,
+) -> StagePlan:
+    """The stage on a ladder that costs at most `allowance` less `spare`; `most_steps` 0 is no cap."""
     rungs = ladder(
         candidates=len(trials),
-        floor=floor,
+        floor=max(_floor(plan.prices, plan.config.warmup_steps) for plan in trials),
         top=final_run // 3,
-        allowance=allowance,
+        allowance=allowance - spare,
         reduction_factor=reduction_factor,
     )
-    if most_steps is not None:
+    if most_steps:
         rungs = _capped(
             rungs, max(_price_at_top(plan.prices, most_steps, len(rungs.counts)) for plan in trials)
         )
@@ -180,14 +209,19 @@ def _capped(rungs: Ladder, top: int) -> Ladder:
     return replace(rungs, levels=tuple(level * top // rungs.levels[-1] for level in rungs.levels))
 
 
-def _on_ladder(plan: TrialPlan, rungs: Ladder, most_steps: int | None) -> TrialPlan:
+def _on_ladder(plan: TrialPlan, rungs: Ladder, most_steps: int) -> TrialPlan:
     """The most whole steps that fit each rung, evaluated halfway to it and at it."""
     stops: list[tuple[int, int | None]] = []
     begun = 0
     for rung, level in enumerate(rungs.levels):
         evaluations = EVALUATIONS_A_RUNG * (rung + 1)
         end = steps_within(plan.prices, level, evaluations=evaluations, forecast=False)
-        end = min(end, most_steps) if most_steps is not None else end
+        end = min(end, most_steps) if most_steps else end
+        if end - begun < EVALUATIONS_A_RUNG:
+            raise BudgetTooSmall(
+                f"stage {plan.stage}: at most {most_steps} steps leave no room for {len(rungs.levels)} rungs; "
+                "raise its steps, or use policy: fixed"
+            )
         between = evenly(end - begun, EVALUATIONS_A_RUNG)
         stops += [(begun + step, None) for step in between[:-1]] + [(end, rung)]
         begun = end

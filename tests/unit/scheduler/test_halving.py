@@ -87,6 +87,12 @@ def test_a_planned_stage_costs_at_most_its_allowance_and_names_its_rungs():
     ]
 
 
+def test_a_cap_on_steps_that_leaves_no_room_for_the_rungs_is_refused():
+    with pytest.raises(BudgetTooSmall, match="at most 3 steps leave no room for 3 rungs"):
+        stage(9, most_steps=3)
+    assert max(trial.steps for trial in stage(9, most_steps=500).trials) == 500
+
+
 def test_unequal_costs_meet_at_equal_flops():
     dear = StepPrices(train_step=40, evaluation=100, forecast=0)
     trials = [plan("cheap0"), plan("cheap1"), plan("cheap2"), plan("dear", dear)]
