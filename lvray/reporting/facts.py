@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,11 @@ from lvray.core.errors import RunFolderError
 from lvray.core.run_folder import RunFolder
 from lvray.core.trial import Trial
 from lvray.ledger.journal import Journal
-from lvray.ledger.ledger import SOURCE, Ledger, stage_account, trial_account
+from lvray.ledger.ledger import SOURCE, SPENT, Ledger, stage_account, trial_account
 from lvray.scheduler.replay import History, StageHistory, fold
 
 Floats = npt.NDArray[np.float64]
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Forecasts:
     truth: Floats
     """[N, H, V], what came next."""
     forecast: Floats
-    """[N, H, V], what the model said; NaN past the end of a forecast that is too short."""
+    """[N, H, V], what the model said; a forecast that is too short goes on with its last value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Facts:
     spec: Mapping[str, Any]
     """The resolved sweep file."""
     environment: Mapping[str, Any]
+    variables: tuple[str, ...]
+    """Names of the series' variables."""
     forecasts: Mapping[str, Forecasts]
     """By trial, for those that made any."""
 
@@ -71,6 +75,11 @@ class Facts:
     def spent(self) -> int:
         """FLOPs spent by this sweep, lost ones included."""
         return sum(stage.heard + stage.lost for stage in self.stages)
+
+    @property
+    def spent_by_others(self) -> int:
+        """FLOPs that other sweeps on the same ledger have spent; 0 where the ledger is our own."""
+        return self.ledger.balance(SPENT) - self.spent
 
     @property
     def stages(self) -> tuple[StageFlops, ...]:
@@ -128,9 +137,13 @@ def read_facts(root: Path) -> Facts:
     """Reads a run folder.
 
     Raises:
-        RunFolderError: it is none, or no driver ever began in it.
+        RunFolderError: it is none, no driver ever began in it, or a file of it is missing or damaged.
         JournalCorrupt: its journal or ledger is damaged.
     """
+    if not root.is_dir():
+        raise RunFolderError(
+            f"{root}: no run folder: {'a file' if root.exists() else 'nothing'} is there"
+        )
     folder = RunFolder(root)
     history = fold(Journal(folder.journal).replay())
     if not history.sessions:
@@ -140,12 +153,27 @@ def read_facts(root: Path) -> Facts:
     spec = history.sessions[0]["spec"]
     ledger = Ledger.read(Path(spec["ledger"]) if spec.get("ledger") else folder.ledger)
     made = {
-        name: _forecasts(folder.trial(name) / "forecasts.npz")
+        name: _read(folder.trial(name) / "forecasts.npz", _forecasts)
         for name in history.trials
         if (folder.trial(name) / "forecasts.npz").exists()
     }
-    environment = json.loads(folder.environment.read_text(encoding="utf-8"))
-    return Facts(folder, history, ledger, spec, environment, made)
+    variables = tuple(map(str, _read(folder.split, _json).get("variables", ())))
+    return Facts(folder, history, ledger, spec, _read(folder.environment, _json), variables, made)
+
+
+def _read(path: Path, reader: Callable[[Path], Read]) -> Read:
+    """Reads one file of a run folder; whatever is wrong with it is told with its name."""
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        raise RunFolderError(f"{path} is missing; the report needs it") from None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return held
 
 
 def _forecasts(path: Path) -> Forecasts:
@@ -154,7 +182,7 @@ def _forecasts(path: Path) -> Forecasts:
 
 
 def differences(facts: Facts) -> dict[str, dict[str, Any]]:
-    """What sets each trained trial apart: its values of the fields that vary within some stage."""
+    """What sets each trained trial apart: its values of the fields that vary within some stage; nothing for the base model."""
     flat = {
         name: _flat(trial.plan.config.to_json()) for name, trial in facts.history.trials.items()
     }
@@ -164,8 +192,10 @@ def differences(facts: Facts) -> dict[str, dict[str, Any]]:
         for field in rows[0] if rows else ():
             if len({json.dumps(row.get(field)) for row in rows}) > 1:
                 varied[field] = None
+    trained = {name for name, trial in facts.history.trials.items() if trial.plan.config.lora}
     return {
-        name: {field: row[field] for field in varied if field in row} for name, row in flat.items()
+        name: {field: row[field] for field in varied if name in trained and field in row}
+        for name, row in flat.items()
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,14 +13,16 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lvray.core.trial import Trial
 from lvray.core.units import format_flops, format_share
 from lvray.reporting.facts import Facts, differences
+from lvray.reporting.tables import field_name
 
 INK, FAINT, GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
 ACCENT, SECOND, WARN = "#0b7285", "#e8590c", "#c92a2a"
-SEQUENCE = ("#74c0fc", "#228be6", "#1864ab", "#0b3d6b", "#5f3dc4", "#ae3ec9")
+SEQUENCE = ("#d0bfff", "#9775fa", "#6741d9", "#3b1c8c", "#c2255c", "#f06595")
 """For values in order, such as ranks: light to dark."""
 
 STYLE = {
@@ -60,36 +64,59 @@ def ledger_figure(facts: Facts) -> Figure:
     """Where the budget went: one bar, a piece for each stage, what was lost, and what is left."""
     figure = Figure(figsize=(8, 1.7), layout="constrained")
     axes = figure.subplots()
-    begun = 0.0
-    lost = sum(stage.lost for stage in facts.stages)
-    pieces = [(stage.name, stage.heard) for stage in facts.stages] + [("lost", lost)]
-    pieces.append(("unspent", facts.budget - facts.spent))
-    colours = {"lost": WARN, "unspent": GRID}
-    for index, (name, flops) in enumerate(pieces):
-        if not flops:
-            continue
+    begun, below = 0.0, Counter[str]()
+    for name, flops, colour, shade in _pieces(facts):
         width = flops / facts.budget
-        axes.barh(
-            0,
-            width,
-            left=begun,
-            color=colours.get(name, SEQUENCE[index % len(SEQUENCE)]),
-            height=0.8,
-        )
-        if width > 0.08:
-            shade = INK if name in colours or index == 0 else "white"
-            label = f"{name}\n{format_flops(flops)} · {format_share(flops, facts.budget)}"
+        axes.barh(0, width, left=begun, color=colour, height=0.8)
+        label = f"{name} {format_flops(flops)} · {format_share(flops, facts.budget)}"
+        centre = begun + width / 2
+        if width > 0.15:
             axes.text(
-                begun + width / 2, 0, label, ha="center", va="center", color=shade, fontsize=9
+                centre,
+                0,
+                label.replace(" ", "\n", 1),
+                ha="center",
+                va="center",
+                color=shade,
+                fontsize=9,
+            )
+        else:  # too narrow for its label, which hangs below it instead
+            side = "left" if centre < 0.5 else "right"
+            below[side] += 1
+            axes.annotate(
+                label,
+                (centre, -0.4),
+                xytext=(centre, -0.4 - 0.32 * below[side]),
+                ha=side,
+                va="center",
+                fontsize=9,
+                arrowprops={"arrowstyle": "-", "color": FAINT, "shrinkA": 0, "shrinkB": 0},
             )
         begun += width
+    rows = max(below.values(), default=0)
+    figure.set_figheight(1.35 + 0.25 * rows)
     axes.set_xlim(0, 1)
-    axes.set_yticks([])
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.grid(visible=False)
-    axes.spines["left"].set_visible(False)
+    axes.set_ylim(-0.6 - 0.32 * rows, 0.42)
+    axes.set_axis_off()
     axes.set_title(f"Where {format_flops(facts.budget)} FLOPs went")
     return figure
+
+
+def _pieces(facts: Facts) -> list[tuple[str, int, str, str]]:
+    """The budget in pieces: name, FLOPs, colour, and the colour of a label on it; no empty ones."""
+    stages = [
+        (stage.name, stage.heard, SEQUENCE[index % 3], INK if index % 3 == 0 else "white")
+        for index, stage in enumerate(facts.stages)
+    ]
+    lost = sum(stage.lost for stage in facts.stages)
+    unspent = facts.budget - facts.spent - facts.spent_by_others
+    pieces = [
+        *stages,
+        ("lost", lost, WARN, "white"),
+        ("other sweeps", facts.spent_by_others, FAINT, INK),
+        ("unspent", unspent, GRID, INK),
+    ]
+    return [piece for piece in pieces if piece[1]]
 
 
 def loss_figure(facts: Facts) -> Figure | None:
@@ -102,54 +129,89 @@ def loss_figure(facts: Facts) -> Figure | None:
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
     colour_of, legend = _colours(facts, trained)
-    best = facts.best
+    best, base = facts.best, facts.baseline
+    base_loss = base.loss if base is not None else None
+    path = {best.plan.trial_id, best.plan.continues} if best is not None else set()
+    curves = {trial.plan.trial_id: _curve(facts, trial) for trial in trained}
+    bottom, top = _span([loss for _, losses in curves.values() for loss in losses], base_loss)
     for trial in trained:
-        flops, losses = _curve(facts, trial)
-        chosen = best is not None and trial.plan.trial_id in {
-            best.plan.trial_id,
-            best.plan.continues,
-        }
+        flops, losses = curves[trial.plan.trial_id]
+        chosen = trial.plan.trial_id in path
+        colour, size = (ACCENT, 5) if chosen else (colour_of(trial), 3.5)
+        layer = 3 if chosen else 2
+        width = 2.4 if chosen else 1.4
         axes.plot(
-            flops,
-            losses,
-            color=ACCENT if chosen else colour_of(trial),
-            linewidth=2.4 if chosen else 1.2,
-            marker="o",
-            markersize=5 if chosen else 3,
-            alpha=1 if chosen else 0.8,
-            zorder=3 if chosen else 2,
+            flops, losses, color=colour, linewidth=width, marker="o", markersize=size, zorder=layer
         )
-    if best is not None and best.loss is not None:
-        flops, losses = _curve(facts, best)
-        axes.annotate(
-            f"{best.plan.trial_id} {best.loss:.3f}",
-            (flops[-1], losses[-1]),
-            xytext=(-4, 10),
-            textcoords="offset points",
-            ha="right",
-            color=ACCENT,
-            weight="bold",
+        beyond = [count for count, loss in zip(flops, losses, strict=True) if not loss <= top]
+        axes.plot(
+            beyond, [top] * len(beyond), "^", color=colour, markersize=8, clip_on=False, zorder=4
         )
-    if facts.baseline is not None and facts.baseline.loss is not None:
-        axes.axhline(facts.baseline.loss, color=FAINT, linestyle="--", linewidth=1.2)
-        axes.annotate(
-            f"zero-shot {facts.baseline.loss:.3f}",
-            (1, facts.baseline.loss),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="right",
-            color=INK,
-        )
+    _name_ends(axes, facts, curves, base_loss)
+    if any(not loss <= top for _, losses in curves.values() for loss in losses):
+        axes.plot([], [], "^", color=FAINT, label="beyond the axis, or diverged")
     for label, colour in legend:
-        axes.plot([], [], color=colour, marker="o", markersize=3, label=label)
-    if legend:
-        axes.legend(loc="upper right", bbox_to_anchor=(1, 0.93), fontsize=9)
+        axes.plot([], [], color=colour, marker="o", markersize=3.5, label=label)
+    if axes.get_legend_handles_labels()[1]:
+        figure.legend(loc="outside upper right", ncols=4, fontsize=9)
     axes.set_xscale("log")
+    axes.set_xlim(right=axes.get_xlim()[1] * 1.25)  # room for the name at the winner's end
+    axes.set_ylim(bottom, top)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(
+        lambda count, _: f"{count:.0e}".replace("e+0", "e").replace("e+", "e")
+    )
     axes.set_xlabel("FLOPs into these weights")
     axes.set_ylabel("validation loss, nats per token")
     axes.set_title("Loss against compute")
     return figure
+
+
+def _span(losses: Sequence[float], base: float | None) -> tuple[float, float]:
+    """Where the loss axis begins and ends: around everything, unless some loss lies far beyond the base model's.
+
+    Such losses, NaN among them, would flatten all others; they are drawn as triangles at the upper edge.
+    """
+    finite = [loss for loss in [*losses, base] if loss is not None and math.isfinite(loss)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    start = base if base is not None and math.isfinite(base) else statistics.median(finite or [1.0])
+    if high - low > 4 * (start - low) > 0:
+        high = low + 1.5 * (start - low)
+    margin = 0.06 * (high - low) or 0.01 * high
+    return low - margin, high + margin
+
+
+def _name_ends(
+    axes: Axes,
+    facts: Facts,
+    curves: Mapping[str, tuple[list[float], list[float]]],
+    base: float | None,
+) -> None:
+    """Writes names where lines end: the winner beside its last point, the base model on its level."""
+    best = facts.best
+    if best is not None and best.loss is not None:
+        flops, losses = curves[best.plan.trial_id]
+        axes.annotate(
+            f"{best.plan.trial_id}\n{best.loss:.3f}",
+            (flops[-1], losses[-1]),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=ACCENT,
+            weight="bold",
+        )
+    if base is not None and math.isfinite(base):
+        axes.axhline(base, color=SECOND, linestyle="--", linewidth=1.4)
+        axes.annotate(
+            f"zero-shot {base:.3f}",
+            (1, base),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="right",
+            color=SECOND,
+        )
 
 
 def _curve(facts: Facts, trial: Trial) -> tuple[list[float], list[float]]:
@@ -175,10 +237,7 @@ def _colours(
     field = fields[-1]
     values = sorted({apart[trial.plan.trial_id].get(field) for trial in trials}, key=_order)
     shade = {value: SEQUENCE[index % len(SEQUENCE)] for index, value in enumerate(values)}
-    legend = [
-        (f"{field.removeprefix('lora.')} {_short(value)}", colour)
-        for value, colour in shade.items()
-    ]
+    legend = [(f"{field_name(field)} {_short(value)}", colour) for value, colour in shade.items()]
     return (lambda trial: shade[apart[trial.plan.trial_id].get(field)]), legend
 
 
@@ -200,7 +259,7 @@ def grid_figure(facts: Facts) -> Figure | None:
         if trial.plan.continues or not trial.curve or any(field not in config for field in fields):
             continue
         key = (config[fields[0]], config[fields[1]])
-        if key not in cells or (trial.loss or math.inf) < (cells[key].loss or math.inf):
+        if key not in cells or _finite(trial.loss) < _finite(cells[key].loss):
             cells[key] = trial
     if not cells:
         return None
@@ -215,14 +274,16 @@ def grid_figure(facts: Facts) -> Figure | None:
     axes = figure.subplots()
     finite = losses[np.isfinite(losses)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    if finite.size:  # one loss far beyond the rest would leave them all one colour
+        high = min(high, low + 3 * (float(np.median(finite)) - low))
     axes.imshow(
         losses, cmap="GnBu_r", aspect="auto", vmin=low, vmax=high + (high - low) * 0.25 + 1e-12
     )
     for (row, column), trial in cells.items():
         place = (columns.index(column), rows.index(row))
-        dark = np.isfinite(trial.loss or math.nan) and (trial.loss or 0) < low + (high - low) * 0.45
-        shade = "white" if dark else INK
-        axes.text(*place, f"{trial.loss:.3f}", ha="center", va="bottom", color=shade, weight="bold")
+        shade = "white" if _finite(trial.loss) < low + (high - low) * 0.45 else INK
+        told = f"{trial.loss:.3f}" if math.isfinite(_finite(trial.loss)) else "diverged"
+        axes.text(*place, told, ha="center", va="bottom", color=shade, weight="bold")
         axes.text(
             *place,
             f"{trial.step} steps, {format_flops(trial.flops_heard)}",
@@ -233,14 +294,19 @@ def grid_figure(facts: Facts) -> Figure | None:
         )
     axes.set_xticks(range(len(columns)), [_short(value) for value in columns])
     axes.set_yticks(range(len(rows)), [_short(value) for value in rows])
-    axes.set_xlabel(fields[1].removeprefix("lora.").replace("_", " "))
-    axes.set_ylabel(fields[0].removeprefix("lora.").replace("_", " "))
+    axes.set_xlabel(field_name(fields[1]))
+    axes.set_ylabel(field_name(fields[0]))
     axes.grid(visible=False)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_title("Validation loss; cells stopped at different FLOPs")
     return figure
+
+
+def _finite(loss: float | None) -> float:
+    """A loss to compare by: infinite for a trial that diverged or was never heard."""
+    return loss if loss is not None and math.isfinite(loss) else math.inf
 
 
 def forecast_figure(facts: Facts, systems: int = 3) -> Figure | None:
@@ -256,34 +322,27 @@ def forecast_figure(facts: Facts, systems: int = 3) -> Figure | None:
     given, horizon = made.history.shape[1], made.truth.shape[1]
     shown = min(given, 2 * horizon)
     past, ahead = np.arange(given - shown, given), np.arange(given, given + horizon)
-    names = _variables(facts, variables)
+    told = facts.variables
+    names = told if len(told) == variables else [f"variable {n + 1}" for n in range(variables)]
+    lines = [(made.truth, INK, 1.2, "truth"), (made.forecast, ACCENT, 2, best.plan.trial_id)]
+    if rival is not None:
+        lines.insert(1, (rival.forecast, SECOND, 1.2, "zero-shot"))
     for row in range(count):
         for variable in range(variables):
             axes: Axes = grid[row, variable]
             axes.plot(past, made.history[row, -shown:, variable], color=INK, linewidth=1.2)
-            axes.plot(ahead, made.truth[row, :, variable], color=INK, linewidth=1.2, label="truth")
-            if rival is not None:
-                axes.plot(
-                    ahead,
-                    rival.forecast[row, :, variable],
-                    color=SECOND,
-                    linewidth=1.2,
-                    label="zero-shot",
-                )
-            axes.plot(
-                ahead,
-                made.forecast[row, :, variable],
-                color=ACCENT,
-                linewidth=2,
-                label=best.plan.trial_id,
-            )
-            axes.axvline(given - 0.5, color=FAINT, linestyle=":", linewidth=1)
+            for values, colour, width, label in lines:
+                # From the last step that was given, so that history and future are one line.
+                line = np.concatenate([made.history[row, -1:, variable], values[row, :, variable]])
+                axes.plot([given - 1, *ahead], line, color=colour, linewidth=width, label=label)
+            axes.axvline(given - 1, color=FAINT, linestyle=":", linewidth=1)
             if row == 0:
                 axes.set_title(names[variable])
             if row == count - 1:
                 axes.set_xlabel("time step")
         grid[row, 0].set_ylabel(f"system {made.systems[row]}")
-    grid[0, -1].legend(loc="upper left", fontsize=8, ncols=3)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize=9)
     return figure
 
 
@@ -301,38 +360,35 @@ def horizon_figure(facts: Facts) -> Figure | None:
         ("last value", last_value(made.history, len(steps)), made.truth, FAINT, ":"),
         ("seasonal naive", seasonal_naive(made.history, len(steps)), made.truth, FAINT, "--"),
     ]
-    best = facts.best.plan.trial_id if facts.best else None
+    base, best = (trial.plan.trial_id if trial else None for trial in (facts.baseline, facts.best))
+    others = iter(SEQUENCE[1:] * len(facts.forecasts))
     for name, forecasts in facts.forecasts.items():
-        colour = ACCENT if name == best else SECOND
-        lines.append((name, forecasts.forecast, forecasts.truth, colour, "-"))
-    for name, forecast, truth, colour, dash in lines:
+        label = "zero-shot" if name == base else name
+        colour = SECOND if name == base else ACCENT if name == best else next(others)
+        lines.append((label, forecasts.forecast, forecasts.truth, colour, "-"))
+    ends = []
+    for _, forecast, truth, colour, dash in lines:
         error = np.abs(np.asarray(forecast) - truth).mean(axis=(0, 2))
         axes.plot(steps, error, color=colour, linestyle=dash, linewidth=2 if dash == "-" else 1.4)
-        axes.annotate(
-            name,
-            (steps[-1], error[-1]),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            color=INK if colour == FAINT else colour,
-        )
-    axes.set_xlim(1, len(steps) * 1.18)
+        ends.append(float(error[-1]))
     axes.set_ylim(bottom=0)
+    for line, height in zip(lines, spread(ends, 0.06 * axes.get_ylim()[1]), strict=True):
+        shade = INK if line[3] == FAINT else line[3]
+        axes.text(steps[-1] + 0.25, height, line[0], va="center", color=shade)
+    axes.set_xlim(1, max(len(steps) * 1.2, 2))
     axes.set_xlabel("time steps ahead")
     axes.set_ylabel("mean absolute error, data's units")
     axes.set_title(f"Error by horizon, {len(made.systems)} held-out systems")
     return figure
 
 
-def _variables(facts: Facts, count: int) -> list[str]:
-    import json
-
-    names = json.loads(facts.folder.split.read_text(encoding="utf-8")).get("variables", [])
-    return (
-        [str(name) for name in names]
-        if len(names) == count
-        else [f"variable {index + 1}" for index in range(count)]
-    )
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Heights in the same order, moved up as little as keeps any two of them `gap` apart."""
+    moved = list(heights)
+    below = -math.inf
+    for index in sorted(range(len(moved)), key=lambda index: heights[index]):
+        below = moved[index] = max(moved[index], below + gap)
+    return moved
 
 
 def _order(value: object) -> tuple[int, float, str]:

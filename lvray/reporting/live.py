@@ -1,14 +1,14 @@
 """What does a person see while a sweep runs?
 
-On a terminal: the ledger as a bar, a line a trial with its rung, loss, status and the reason for it, and
-the time left. Elsewhere (a log file, CI): a line an event. Both are folded from the sweep's history and
+On a terminal: the ledger as a bar, a line a trial with its milestone, loss, status, time left and the reason
+for where it stands. Elsewhere (a log file, CI): a line an event. Both are folded from the sweep's history and
 books, so they show nothing that is not written down.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
@@ -20,7 +20,7 @@ from rich.text import Text
 
 from lvray.core.trial import Status, Trial
 from lvray.core.units import format_flops, format_seconds, format_share
-from lvray.ledger.ledger import BUDGET, SOURCE, SPENT, Ledger
+from lvray.ledger.ledger import BUDGET, SOURCE, SPENT, Ledger, stage_account
 from lvray.scheduler.replay import History
 
 REFRESH_SECONDS = 0.25
@@ -45,7 +45,15 @@ ORDER = (
     Status.PLANNED,
     Status.REFUSED,
 )
-"""Which trials are shown first where there are too many for the screen."""
+"""Which trials of a stage are shown first where there are too many for the screen."""
+
+LOOKS = {
+    "spent": ("█", "green"),
+    "reserved": ("▓", "cyan"),
+    "held back": ("▒", "yellow"),
+    "free": ("░", "bright_black"),
+}
+"""How a cell of each piece of the bar is drawn, and its colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,32 @@ class Scene:
             flops for account, flops in self.ledger.balances.items() if account.startswith("trial:")
         )
 
+    @property
+    def held_back(self) -> int:
+        """FLOPs set aside for stages that have not begun: no stage before them can touch these."""
+        sweep = str(self.history.sessions[-1]["spec"]["name"]) if self.history.sessions else ""
+        begun = {stage_account(sweep, stage) for stage in self.history.stages}
+        return sum(
+            flops
+            for account, flops in self.ledger.balances.items()
+            if account.startswith(stage_account(sweep, "")) and account not in begun
+        )
+
+    @property
+    def pieces(self) -> dict[str, int]:
+        """The budget in FLOPs, from left to right on the bar."""
+        taken = {"spent": self.spent, "reserved": self.reserved, "held back": self.held_back}
+        return {**taken, "free": self.budget - sum(taken.values())}
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial: those of the latest stage first, and of a stage the running ones."""
+        return [
+            trial
+            for stage in reversed(self.history.stages.values())
+            for trial in sorted(stage.trials.values(), key=lambda trial: ORDER.index(trial.status))
+        ]
+
     def seconds_left(self, *, elapsed: float, spent_before: int) -> float | None:
         """Seconds until the budget is spent at this session's rate; None before anything was heard."""
         done = self.spent - spent_before
@@ -93,37 +127,48 @@ def render(scene: Scene, *, elapsed: float, spent_before: int, width: int) -> Re
     left = scene.seconds_left(elapsed=elapsed, spent_before=spent_before)
     head = Text.assemble(
         (f"{format_flops(scene.spent)}", "bold"),
-        f" of {format_flops(scene.budget)} FLOPs spent ({format_share(scene.spent, scene.budget)}), ",
-        f"{format_flops(scene.reserved)} reserved   {format_seconds(elapsed)} gone",
+        f" of {format_flops(scene.budget)} FLOPs spent ({format_share(scene.spent, scene.budget)})   ",
+        f"{format_seconds(elapsed)} gone",
         "" if left is None else f", about {format_seconds(left)} left",
     )
-    return Group(head, bar(scene, width - 2), trial_table(scene.history))
+    return Group(head, bar(scene, width), legend(scene), trial_table(scene.trials))
+
+
+def legend(scene: Scene) -> Text:
+    """What the pieces of the bar are, in FLOPs; pieces of nothing are left out."""
+    parts = [
+        Text.assemble(LOOKS[name], f" {name} {format_flops(flops)}")
+        for name, flops in scene.pieces.items()
+        if flops
+    ]
+    return Text("   ").join(parts)
 
 
 def bar(scene: Scene, width: int) -> Text:
-    """The ledger as a bar of `width` cells: spent, reserved, and what is free or held back."""
+    """The ledger as a bar of `width` cells: spent, reserved, held back, free."""
+    drawn = Text()
     if not scene.budget:
-        return Text("")
-    spent = scene.spent * width // scene.budget
-    reserved = min(width - spent, -(-scene.reserved * width // scene.budget))
-    return Text.assemble(
-        ("█" * spent, "green"),
-        ("▓" * reserved, "cyan"),
-        ("░" * (width - spent - reserved), "bright_black"),
-    )
+        return drawn
+    until = 0
+    for name, flops in scene.pieces.items():
+        until += flops
+        cell, colour = LOOKS[name]
+        # From where the bar ends to where this piece ends: rounding never adds up to another width.
+        drawn.append(cell * (until * width // scene.budget - len(drawn)), colour)
+    return drawn
 
 
-def trial_table(history: History) -> Table:
-    """A row a trial, the most telling ones first, and a count of the rest."""
+def trial_table(trials: Sequence[Trial]) -> Table:
+    """A row a trial, as many as fit, and a count of the rest."""
     table = Table(box=None, pad_edge=False, expand=True)
     for name in ("trial", "status"):
         table.add_column(name, no_wrap=True)
-    for name in ("at", "step", "loss", "FLOPs"):
+    for name in ("at", "step", "loss", "FLOPs", "left"):
         table.add_column(name, no_wrap=True, justify="right")
     table.add_column("why", ratio=1, no_wrap=True, overflow="ellipsis")
-    trials = sorted(history.trials.values(), key=lambda trial: ORDER.index(trial.status))
     for trial in trials[:MOST_ROWS]:
-        table.add_row(*cells(trial), style=COLOURS[trial.status])
+        # Text, not str: rich would read a path in brackets, as errors have them, for markup of its own.
+        table.add_row(*map(Text, cells(trial)), style=COLOURS[trial.status])
     if len(trials) > MOST_ROWS:
         table.add_row(f"… {len(trials) - MOST_ROWS} more")
     return table
@@ -138,8 +183,18 @@ def cells(trial: Trial) -> tuple[str, ...]:
         f"{trial.step}/{trial.plan.steps}",
         "" if trial.loss is None else f"{trial.loss:.4f}",
         format_flops(trial.flops_heard),
-        trial.reason,
+        "" if (left := trial_seconds_left(trial)) is None else format_seconds(left),
+        " ".join(trial.reason.split()),
     )
+
+
+def trial_seconds_left(trial: Trial) -> float | None:
+    """Seconds from the last milestone heard of to the end of what is granted, at the pace so far."""
+    if trial.status is not Status.RUNNING or not trial.curve:
+        return None
+    ahead = trial.plan.flops_at(trial.granted) - trial.plan.flops_at(trial.reached)
+    heard = trial.curve[-1]
+    return ahead * heard.seconds / heard.flops
 
 
 class LiveView:
@@ -208,7 +263,7 @@ class LiveView:
             news = (trial.status, trial.reached, trial.reason)
             if news != self._told.get(name) and (trial.status is not Status.PLANNED):
                 self._told[name] = news
-                _, status, at, step, loss, flops, why = cells(trial)
+                _, status, at, step, loss, flops, _, why = cells(trial)
                 share = format_share(self._scene.spent, self._scene.budget)
                 line = f"{share:>6} spent  {name:<14} {status:<9} {at:>5} step {step:<11} loss {loss:<7} {flops:>8}  {why}"
-                self._console.print(line.rstrip(), soft_wrap=True)
+                self._console.print(line.rstrip(), soft_wrap=True, markup=False)

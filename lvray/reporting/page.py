@@ -16,6 +16,7 @@ from lvray.reporting.tables import (
     Table,
     as_markdown,
     experiment_table,
+    field_name,
     flops_csv,
     forecast_table,
     reason_table,
@@ -77,9 +78,7 @@ def answer(facts: Facts) -> str:
         return f"{state}; {spent} are spent."
     config = differences(facts)[best.plan.trial_id]
     what = ", ".join(
-        f"{name.removeprefix('lora.').replace('_', ' ')} {value}"
-        for name, value in config.items()
-        if name in searched(facts)
+        f"{field_name(name)} {value}" for name, value in config.items() if name in searched(facts)
     )
     sentence = f"{what.capitalize() if what else best.plan.trial_id} is best: validation loss {best.loss:.4f}"
     if base is not None and base.loss:
@@ -127,8 +126,22 @@ def state(facts: Facts) -> str:
 
 
 def again(facts: Facts) -> str:
-    """The command that runs the same sweep again."""
-    return f"python -m lvray.sweep {facts.folder.sweep.name}"
+    """How to run the same sweep again, or go on with it: the run folder keeps its sweep file, every default written out."""
+    root = facts.folder.root.resolve()
+    runs = root.parent.name
+    command = f"python -m lvray.sweep {runs}/{root.name}/{facts.folder.sweep.name}"
+    command += "" if runs == "runs" else f" --runs {runs}"
+    return command + (" --fresh" if facts.history.ended else "")
+
+
+def again_text(facts: Facts) -> tuple[str, str]:
+    """What stands before and after that command."""
+    verb = "run it again from the start" if facts.history.ended else "go on with it"
+    kept = "; this folder is put aside, not lost" if facts.history.ended else ""
+    return (
+        f"To {verb}: ",
+        f" in the folder that holds {facts.folder.root.resolve().parent.name}/{kept}.",
+    )
 
 
 def tables(facts: Facts) -> list[Table]:
@@ -155,9 +168,8 @@ def as_text(facts: Facts, figures: dict[str, str]) -> str:
     parts.append("## Figures")
     parts += [f"![{CAPTIONS[name]}](figures/{name}.svg)" for name in figures]
     parts += ["## How it was run", "\n".join(f"- {line}" for line in circumstances(facts))]
-    parts.append(
-        f"To run it again: `{again(facts)}` in this folder, or with the sweep file it came from."
-    )
+    before, after = again_text(facts)
+    parts.append(f"{before}`{again(facts)}`{after}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -176,9 +188,8 @@ def as_html(facts: Facts, figures: dict[str, str]) -> str:
     parts += [_html_table(table) for table in shown[-2:]]
     parts.append("<h2>How it was run</h2>")
     parts += [f'<p class="facts">{escape(line)}</p>' for line in circumstances(facts)]
-    parts.append(
-        f"<p>To run it again: <code>{escape(again(facts))}</code> in this folder, or with the sweep file it came from.</p>"
-    )
+    before, after = again_text(facts)
+    parts.append(f"<p>{before}<code>{escape(again(facts))}</code>{escape(after)}</p>")
     title = escape(facts.spec["name"])
     body = "\n".join(part for part in parts if part)
     return (

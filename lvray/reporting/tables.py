@@ -209,18 +209,22 @@ def seconds_of(trial: Trial) -> float:
 
 
 def as_markdown(table: Table) -> str:
-    """A table as Markdown."""
+    """A table as Markdown; a reason of several lines stays in its row."""
     rule = ["---:" if column in table.right else "---" for column in range(len(table.header))]
     lines: list[Sequence[str]] = [table.header, rule, *table.rows]
     return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+        "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |"
+        for line in lines
     )
 
 
 def _told(config: dict[str, object]) -> str:
-    return ", ".join(
-        f"{name.removeprefix('lora.')} {_value(value)}" for name, value in config.items()
-    )
+    return ", ".join(f"{field_name(name)} {_value(value)}" for name, value in config.items())
+
+
+def field_name(field: str) -> str:
+    """A field of a trial's config in words: ``learning rate`` for ``learning_rate``, ``rank`` for ``lora.rank``."""
+    return field.removeprefix("lora.").replace("_", " ")
 
 
 def _value(value: object) -> str:

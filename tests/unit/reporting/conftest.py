@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -179,9 +180,32 @@ def write_run(root: Path, *, until: str = "end") -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "invented")
+    return write_run(tmp_path_factory.mktemp("finished") / "runs" / "invented")
 
 
 @pytest.fixture
 def unfinished(tmp_path) -> Path:
-    return write_run(tmp_path / "invented", until="baseline")
+    return write_run(tmp_path / "runs" / "invented", until="baseline")
+
+
+@pytest.fixture
+def invented(tmp_path) -> Invented:
+    """A run in which nothing has happened yet."""
+    return Invented(tmp_path / "runs" / "invented")
+
+
+@pytest.fixture
+def retold(finished, tmp_path):
+    """Gives a copy of the finished run with each record of its journal changed by a function."""
+
+    def retell(change) -> Path:
+        copy = tmp_path / "runs" / "invented"
+        shutil.copytree(finished, copy)
+        journal = copy / "journal.jsonl"
+        rows = [json.loads(line) for line in journal.read_text().splitlines()]
+        for row in rows:
+            change(row)
+        journal.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return copy
+
+    return retell

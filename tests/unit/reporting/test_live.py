@@ -4,8 +4,12 @@ import io
 
 from rich.console import Console
 
+from lvray.core.trial import Measurement, StagePlan, StepPrices, TrialConfig, TrialPlan
 from lvray.reporting.facts import read_facts
-from lvray.reporting.live import LiveView, Scene, bar, render
+from lvray.reporting.live import MOST_ROWS, LiveView, Scene, bar, cells, render, trial_seconds_left
+from lvray.scheduler.milestones import unroll
+from lvray.scheduler.registry import policy_of
+from lvray.scheduler.scheduler import Scheduler
 
 
 def scene_of(folder) -> Scene:
@@ -53,3 +57,85 @@ def test_in_a_file_each_event_is_a_line_and_told_once(finished):
     lines = text.getvalue().splitlines()
     assert len(lines) == len(facts.history.trials)
     assert "\x1b" not in text.getvalue()
+
+
+def begin(run, count: int = 1) -> Scheduler:
+    """Begins a stage of `count` trials of three stretches, 100 steps of 100 FLOPs each."""
+    prices = StepPrices(train_step=100, evaluation=400, forecast=1)
+    stretches = unroll(prices, [(100, None), (200, None), (300, None)], forecast=False)
+    plans = tuple(
+        TrialPlan(f"search-{index}", "search", TrialConfig(), stretches, prices)
+        for index in range(count)
+    )
+    stage = StagePlan("search", plans, sum(plan.price for plan in plans), "fixed")
+    run.books.allow("search", stage.allowance, key="1")
+    run.record({"event": "stage", **stage.to_json()})
+    return Scheduler(stage, policy_of(stage), run.books, run.record)
+
+
+def test_the_bar_tells_what_is_held_back_from_what_is_free(invented):
+    invented.books.allow("final", 250_000, key="hold-back")
+    scheduler = begin(invented)
+    grant = scheduler.next_grant()
+    scene = Scene(invented.history, invented.books.ledger)
+    assert scene.pieces == {
+        "spent": 0,
+        "reserved": grant.flops,
+        "held back": 250_000,
+        "free": 750_000 - grant.flops,
+    }
+    assert bar(scene, 100).plain.count("▒") == 25
+    assert [len(bar(scene, width)) for width in range(1, 120)] == list(range(1, 120))
+    assert "held back 2.50e5" in shown(render(scene, elapsed=1, spent_before=0, width=100))
+
+
+def test_what_a_stage_that_has_begun_holds_is_not_held_back(invented):
+    begin(invented)
+    assert Scene(invented.history, invented.books.ledger).held_back == 0
+
+
+def test_a_running_trial_tells_the_time_to_the_end_of_its_grant(invented):
+    scheduler = begin(invented)
+    grant = scheduler.next_grant()
+    first, second, _ = grant.plan.milestones
+    name = grant.plan.trial_id
+    assert trial_seconds_left(invented.history.trials[name]) is None
+    scheduler.hear(Measurement(name, grant.attempt, 0, first.step, first.flops, 0.9, 60.0))
+    trial = invented.history.trials[name]
+    ahead = grant.plan.flops_at(trial.granted) - first.flops
+    assert ahead == second.flops - first.flops
+    assert trial_seconds_left(trial) == 60.0 * ahead / first.flops
+    assert cells(trial)[6] == "1 min 00 s"
+
+
+def test_running_trials_stand_first_and_the_rest_is_counted(invented):
+    scheduler = begin(invented, count=MOST_ROWS + 5)
+    for _ in range(3):
+        scheduler.next_grant()
+    scheduler.fail("search-0", "out of memory", retry=False)
+    scene = Scene(invented.history, invented.books.ledger)
+    assert [trial.plan.trial_id for trial in scene.trials[:2]] == ["search-1", "search-2"]
+    text = shown(render(scene, elapsed=1, spent_before=0, width=100))
+    assert "… 5 more" in text
+    assert len(text.splitlines()) <= 25
+
+
+def test_a_path_in_brackets_in_a_reason_is_shown_as_it_is(retold):
+    def change(row):
+        if row["event"] in {"decision", "close"} and row["status"] == "stopped":
+            row["reason"] = "OSError: [/tmp/x]\nis full"
+
+    facts = read_facts(retold(change))
+    reason = "OSError: [/tmp/x] is full"
+    assert reason in shown(
+        render(scene_of(facts.folder.root), elapsed=1, spent_before=0, width=120)
+    )
+    text = io.StringIO()
+    with LiveView(facts.history, facts.ledger, console=Console(file=text, width=100)):
+        pass
+    assert reason in text.getvalue()
+
+
+def test_the_latest_stage_stands_above_those_before_it(finished):
+    stages = [trial.plan.stage for trial in scene_of(finished).trials]
+    assert list(dict.fromkeys(stages)) == ["final", "search", "baseline"]

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from lvray.core.errors import RunFolderError
+from lvray.ledger.ledger import Books
 from lvray.reporting.facts import read_facts
+from lvray.reporting.figures import spread
 from lvray.reporting.page import answer, write
 from lvray.reporting.tables import (
     experiment_table,
@@ -109,3 +111,96 @@ def test_an_unfinished_run_says_so(unfinished):
 def test_a_folder_that_is_no_run_folder_is_refused(tmp_path):
     with pytest.raises(RunFolderError, match="no run folder"):
         write(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["environment.json", "split.json", "trials/final/forecasts.npz"])
+def test_a_damaged_file_is_told_by_its_name(retold, name):
+    copy = retold(lambda row: None)
+    (copy / name).write_bytes(b"{ torn")
+    with pytest.raises(RunFolderError, match=f"{name} is damaged"):
+        write(copy)
+
+
+def test_a_missing_file_is_told_by_its_name(retold):
+    copy = retold(lambda row: None)
+    (copy / "environment.json").unlink()
+    with pytest.raises(RunFolderError, match=r"environment\.json is missing"):
+        write(copy)
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "grid").write_text("")
+    with pytest.raises(RunFolderError, match="no run folder: a file is there"):
+        write(tmp_path / "grid")
+
+
+def test_a_reason_of_several_lines_stays_in_its_row(retold):
+    def change(row):
+        if row.get("trial_id") == "search-00" and "reason" in row:
+            row["reason"] = "first | line\nsecond line"
+
+    markdown, _ = write(retold(change))
+    assert "| search-00 | stopped | 1 | 0 | first \\| line second line |" in markdown.read_text()
+
+
+def test_an_unfinished_run_says_how_to_go_on_with_it(unfinished):
+    markdown, _ = write(unfinished)
+    command = "To go on with it: `python -m lvray.sweep runs/invented/sweep.yaml` in the folder that holds runs/."
+    assert command in markdown.read_text()
+
+
+def test_a_run_elsewhere_than_in_runs_says_where_run_folders_are(unfinished):
+    elsewhere = unfinished.parent.rename(unfinished.parent.with_name("mine")) / "invented"
+    markdown, _ = write(elsewhere)
+    assert "sweep mine/invented/sweep.yaml --runs mine`" in markdown.read_text()
+
+
+def test_a_trial_that_diverged_hides_no_other(retold):
+    def change(row):
+        heard = row.get("measurement", {})
+        if heard.get("trial_id") == "search-00":
+            heard["validation_loss"] = "nan"
+        if heard.get("trial_id") == "search-01":
+            heard["validation_loss"] = 50.0
+
+    copy = retold(change)
+    write(copy)
+    assert "<!-- diverged -->" in (copy / "figures" / "grid.svg").read_text()
+    ticks = re.findall(r"<!-- (\d\.\d) -->", (copy / "figures" / "loss.svg").read_text())
+    assert max(map(float, ticks)) < 2
+
+
+def test_what_other_sweeps_spent_of_a_shared_ledger_is_not_unspent(invented):
+    budget = invented.books.free
+    invented.books.close_sweep()
+    others = Books(invented.books.ledger, "other")
+    others.open_sweep(budget)
+    others.allow("search", 900, key="1")
+    others.reserve("search", "search-0", 800, key="1")
+    others.spend("search-0", 700, key="1")
+    facts = read_facts(invented.root)
+    assert (facts.spent, facts.spent_by_others) == (0, 700)
+    write(invented.root)
+    told = (invented.root / "figures" / "ledger.svg").read_text()
+    assert "other sweeps 700 · 0.1%" in told
+    assert "unspent" in told
+
+
+def test_of_two_trials_in_one_cell_the_better_one_is_drawn(retold):
+    def change(row):
+        heard = row.get("measurement", {})
+        if heard.get("trial_id") == "search-00":
+            heard["validation_loss"] = "nan"
+        for plan in row.get("trials", ()):
+            if plan["trial_id"] == "search-01":
+                plan["config"]["learning_rate"] = 0.001
+
+    copy = retold(change)
+    write(copy)
+    drawn = (copy / "figures" / "grid.svg").read_text()
+    assert "<!-- diverged -->" not in drawn
+    assert "<!-- 0.888 -->" in drawn
+
+
+def test_labels_that_would_collide_move_up_and_the_others_stay():
+    assert spread([1.0, 5.0, 1.5, 1.1], 1.0) == [1.0, 5.0, 3.0, 2.0]
