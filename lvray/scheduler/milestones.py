@@ -27,7 +27,9 @@ def steps_within(prices: StepPrices, flops: int, *, evaluations: int, forecast: 
 def evenly(steps: int, evaluations: int) -> tuple[int, ...]:
     """At most `evaluations` different steps, evenly spaced, the last one `steps`: 100 and 4 give 25, 50, 75, 100."""
     # Whole numbers throughout: a budget of 1e26 buys more steps than a float can count.
-    places = {(steps * (index + 1) + evaluations // 2) // evaluations for index in range(evaluations)}
+    places = {
+        (steps * (index + 1) + evaluations // 2) // evaluations for index in range(evaluations)
+    }
     return tuple(sorted({max(1, place) for place in places}))
 
 
