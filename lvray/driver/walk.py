@@ -30,6 +30,9 @@ from lvray.scheduler.scheduler import Grant, Scheduler
 from lvray.spec.load import difference, dump
 from lvray.spec.schema import StageSpec, Sweep
 
+HOW_NOT_WHAT = frozenset({"resources", "wandb", "question"})
+"""Parts of a sweep file that may change between two sessions: no price and no result depends on them."""
+
 CarryOut = Callable[["Run", Scheduler], None]
 """Runs the trials of a stage until its scheduler has nothing more to grant."""
 
@@ -69,39 +72,48 @@ class Run:
 
 
 def open_run(sweep: Sweep, folder: RunFolder) -> Run:
-    """Opens books, journal and data: anew, or as a driver before us left them."""
+    """Opens books, journal and data: anew, or as a driver before us left them.
+
+    A budget that is too small, a model that cannot be had or a run folder of another sweep is refused
+    before anything is written. A sweep that has ended is opened for reading: it gets no session.
+
+    Raises:
+        LvrayError: whatever a person can mend.
+    """
     variables = variables_of(sweep)
-    outline(
-        sweep, variables=variables
-    )  # refuses a budget that is too small before anything is written
+    outline(sweep, variables=variables)
     ensure_available(sweep.model)
     journal = Journal(folder.journal)
     history = fold(journal.replay())
     _same_sweep(sweep, folder, history)
-    data = prepare(sweep, folder)
-    write_whole(folder.sweep, dump(sweep))
-    ledger = Ledger.open(
-        Path(sweep.ledger) if sweep.ledger else folder.ledger, convention=sweep.convention
-    )
-    books = Books(ledger, sweep.name)
-    books.open_sweep(sweep.budget)
+    data = prepare(sweep, folder, again=bool(history.sessions))
+    shared = Path(sweep.ledger) if sweep.ledger else folder.ledger
+    books = Books(Ledger.open(shared, convention=sweep.convention), sweep.name)
     run = Run(sweep, folder, journal, history, books, data, variables)
-    surroundings = environment()
-    write_whole(folder.environment, surroundings.to_text())
+    if not history.ended:
+        _begin_session(run)
+    return run
+
+
+def _begin_session(run: Run) -> None:
+    """Writes down who goes on with the sweep, and sets aside what stages hold back."""
+    sweep, surroundings = run.sweep, environment()
+    run.books.open_sweep(sweep.budget)
+    write_whole(run.folder.sweep, dump(sweep))
+    write_whole(run.folder.environment, surroundings.to_text())
     run.record(
         {
             "event": "session",
             "spec": sweep.to_json(),
             "budget": str(sweep.budget),
             "convention": sweep.convention,
-            "resumed": bool(history.stages),
+            "resumed": bool(run.history.stages),
             "environment": surroundings.to_json(),
         }
     )
     for stage in sweep.stages:
         if hold_back(sweep, stage):
-            books.allow(stage.name, hold_back(sweep, stage), key="hold-back")
-    return run
+            run.books.allow(stage.name, hold_back(sweep, stage), key="hold-back")
 
 
 def walk(run: Run, carry_out: CarryOut) -> None:
@@ -179,7 +191,11 @@ def _same_sweep(sweep: Sweep, folder: RunFolder, history: History) -> None:
     """Refuses a run folder of another sweep, showing how the two differ."""
     if not history.sessions:
         return
-    changes = difference(history.sessions[0]["spec"], sweep.to_json())
+    old, new = (
+        {key: value for key, value in spec.items() if key not in HOW_NOT_WHAT}
+        for spec in (history.sessions[0]["spec"], sweep.to_json())
+    )
+    changes = difference(old, new)
     if changes:
         raise RunFolderError(
             f"{folder.root} belongs to another sweep file:\n"

@@ -24,11 +24,11 @@ def variables_of(sweep: Sweep) -> int:
     return read(Path(sweep.data.path)).values.shape[2] if sweep.data.path else GENERATED_VARIABLES
 
 
-def prepare(sweep: Sweep, folder: RunFolder) -> DataTask:
+def prepare(sweep: Sweep, folder: RunFolder, *, again: bool = False) -> DataTask:
     """Reads or generates the series, splits the systems, fits the codec on the training ones.
 
-    What it finds is written to ``split.json`` on the first call and read from there afterwards, so
-    that a resumed sweep has the same systems in the same parts.
+    What it finds is written to ``split.json``. A driver that goes on with a sweep (`again`) reads it from
+    there, so that the same systems play the same parts.
 
     Raises:
         DataError: the data cannot be read, split or scaled, or the series are too short to forecast.
@@ -36,7 +36,7 @@ def prepare(sweep: Sweep, folder: RunFolder) -> DataTask:
     path = load(
         sweep.data.source, path=sweep.data.path, seed=sweep.data.seed, systems=sweep.data.systems
     )
-    if folder.split.exists():
+    if again and folder.split.exists():
         row = json.loads(folder.split.read_text(encoding="utf-8"))
         return DataTask(
             path=str(path),

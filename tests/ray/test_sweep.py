@@ -105,11 +105,12 @@ def test_what_a_person_wants_lies_in_the_run_folder(finished):
 
 
 def test_a_finished_sweep_is_not_run_again(finished):
-    before = (finished / "ledger.jsonl").read_text()
-    driver = start(finished.parent)
+    names = ("ledger.jsonl", "journal.jsonl", "environment.json", "report.md", "report.html")
+    before = {name: (finished / name).read_text() for name in names}
+    driver = start(finished.parent, "--set", "resources.workers=1")
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 0, err
-    assert (finished / "ledger.jsonl").read_text() == before
+    assert {name: (finished / name).read_text() for name in names} == before
 
 
 def test_another_sweep_file_is_refused_with_the_difference(finished):

@@ -119,8 +119,11 @@ def test_data_is_split_once_and_read_from_the_run_folder_afterwards(tmp_path):
     sweep = sweep_of()
     folder = RunFolder(tmp_path / "small")
     first = prepare(sweep, folder)
-    assert prepare(sweep, folder) == first
+    assert prepare(sweep_of("data.split.seed=9"), folder, again=True) == first
     written = json.loads(folder.split.read_text())
+    assert prepare(sweep_of("data.split.seed=9"), folder) != first, (
+        "a folder that no driver began in"
+    )
     assert sorted(written["train"] + written["validation"] + written["test"]) == list(range(40))
     assert variables_of(sweep) == 2
 
