@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from lvray.core.errors import JournalCorrupt, RunFolderError
 
@@ -21,77 +22,85 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.lines = 0
+        """Records read so far, which is also the line number of the last one."""
         self._offset = 0
         """Bytes read so far: always the end of a whole line."""
-        self._lines = 0
+        self._longest = 0
+        """Bytes that the file is known to have had: it only ever grows."""
 
     def replay(self) -> list[dict[str, Any]]:
         """Gives every record, in the order in which they were written.
 
         Raises:
             JournalCorrupt: a line that is neither whole nor a torn last line.
+            RunFolderError: the file cannot be read.
         """
-        self._offset = self._lines = 0
+        self._offset = self.lines = 0
         return self.news()
 
     def news(self) -> list[dict[str, Any]]:
-        """Gives the records that were appended, by whomever, since this journal last read or wrote.
+        """Gives the records that were appended, by whomever, since this journal last read.
 
         Raises:
-            JournalCorrupt: likewise, or the file became shorter than it was.
+            JournalCorrupt: likewise, or the file became shorter than it was, or is gone.
+            RunFolderError: likewise.
         """
         try:
             with self.path.open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                if file.tell() < self._offset:
-                    raise JournalCorrupt(
-                        f"{self.path}: {self._offset} bytes were read and {file.tell()} are left"
-                    )
+                self._hold_to_length(file.seek(0, os.SEEK_END))
                 file.seek(self._offset)
                 fresh = file.read()
         except FileNotFoundError:
+            self._hold_to_length(0)
             return []
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: cannot be read: {error.strerror}") from error
         whole, _, _torn = fresh.rpartition(b"\n")
         if not whole:
             return []
         records = [
             self._record(line, number)
-            for number, line in enumerate(whole.split(b"\n"), self._lines + 1)
+            for number, line in enumerate(whole.split(b"\n"), self.lines + 1)
         ]
         self._offset += len(whole) + 1
-        self._lines += len(records)
+        self._longest = max(self._longest, self._offset)
+        self.lines += len(records)
         return records
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Writes one record, durably, before it returns. Records of others that lie before it stay unread.
+        """Writes one record, durably, before it returns; it counts as unread like the records of others.
 
         Raises:
             RunFolderError: it cannot be written; the file is as it was.
+            JournalCorrupt: what was read of the file is no longer there.
         """
         line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = not self.path.exists()
-            with self.path.open("w+b" if fresh else "r+b") as file:
+            # Unbuffered: closing a file must not write what an error has already called unwritten.
+            with self.path.open("a+b", buffering=0) as file:
                 end = _whole_end(file)
+                self._hold_to_length(end)
+                file.truncate(end)
                 try:
-                    file.truncate(end)
-                    file.seek(end)
-                    file.write(line)
-                    file.flush()
+                    _write_all(file, line)
                     os.fsync(file.fileno())
-                except OSError:
+                except BaseException:  # Ctrl-C too: a record is there whole or not at all
                     file.truncate(end)
                     raise
-            if fresh:
+            if end == 0:
                 _sync_folder(self.path.parent)
         except OSError as error:
             raise RunFolderError(
                 f"{self.path}: cannot be written: {error.strerror}; nothing was recorded"
             ) from error
-        if end == self._offset:  # nobody else wrote in between
-            self._offset = end + len(line)
-            self._lines += 1
+
+    def _hold_to_length(self, length: int) -> None:
+        if length < self._longest:
+            raise JournalCorrupt(
+                f"{self.path}: {self._longest} bytes were read and {length} are left"
+            )
 
     def _record(self, line: bytes, number: int) -> dict[str, Any]:
         try:
@@ -103,7 +112,7 @@ class Journal:
         return record
 
 
-def _whole_end(file: BinaryIO) -> int:
+def _whole_end(file: FileIO) -> int:
     """Where the last whole line ends: what a torn write left behind it does not count."""
     end: int = file.seek(0, os.SEEK_END)
     block = 4096
@@ -116,6 +125,11 @@ def _whole_end(file: BinaryIO) -> int:
             return begin + found + 1
         position = begin
     return 0
+
+
+def _write_all(file: FileIO, line: bytes) -> None:
+    while line:
+        line = line[file.write(line) :]
 
 
 def _sync_folder(folder: Path) -> None:

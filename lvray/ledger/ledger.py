@@ -13,7 +13,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,28 @@ class Transfer:
         return {**asdict(self), "flops": str(self.flops)}
 
     @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Transfer:
-        """Reads what `to_json` wrote."""
-        return cls(**{**row, "flops": int(row["flops"])})
+    def from_json(cls, row: object) -> Transfer:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: it is something else; says what.
+        """
+        if not isinstance(row, Mapping) or row.keys() != TRANSFER_FIELDS:
+            raise ValueError(
+                f"a transfer has {', '.join(sorted(TRANSFER_FIELDS))}, this is {row!r}"
+            )
+        strange = [name for name, value in row.items() if not isinstance(value, str)]
+        if strange:
+            raise ValueError(f"{strange[0]} is a string, not {row[strange[0]]!r}")
+        flops = row["flops"]
+        if not (flops.isascii() and flops.isdigit() and int(flops) > 0):
+            raise ValueError(f"flops is a whole number above zero, not {flops!r}")
+        if row["giver"] == row["taker"]:
+            raise ValueError(f"{row['key']} goes from {row['giver']} to itself")
+        return cls(**{**row, "flops": int(flops)})
+
+
+TRANSFER_FIELDS = frozenset(field.name for field in fields(Transfer))
 
 
 Check = Callable[[Mapping[str, int], Sequence[Transfer]], str | None]
@@ -122,7 +141,9 @@ class Ledger:
     def __init__(self, journal: Journal, convention: str) -> None:
         self._journal = journal
         self._known: dict[str, Transfer] = {}
-        self.balances: dict[str, int] = {SOURCE: 0, BUDGET: 0, SPENT: 0}
+        self._whole = True
+        """Whether all that was read was also taken; after an error or Ctrl-C in between, the file is read afresh."""
+        self.balances: dict[str, int] = dict.fromkeys((SOURCE, BUDGET, SPENT), 0)
         """FLOPs by account; `source` is below zero by what was granted."""
         self.convention = convention
 
@@ -136,12 +157,10 @@ class Ledger:
         """
         ledger = cls(Journal(path), convention)
         with _locked(path):
-            records = ledger._journal.replay()
-            if not records:
+            ledger.refresh()
+            if not ledger._journal.lines:
                 ledger._journal.append({"format": FORMAT, "convention": convention})
-            else:
-                _same_convention(path, records[0], convention)
-                ledger._replay(records[1:])
+                ledger.refresh()
         return ledger
 
     @classmethod
@@ -152,12 +171,10 @@ class Ledger:
             RunFolderError: there is none.
             JournalCorrupt: it is damaged, or was ever overdrawn.
         """
-        records = Journal(path).replay()
-        if not records:
+        ledger = cls(Journal(path), convention="")
+        ledger.refresh()
+        if not ledger._journal.lines:
             raise RunFolderError(f"{path}: no ledger is there")
-        ledger = cls(Journal(path), str(records[0].get("convention")))
-        _same_convention(path, records[0], ledger.convention)
-        ledger._replay(records[1:])
         return ledger
 
     @property
@@ -175,8 +192,24 @@ class Ledger:
         return self.balances.get(account, 0)
 
     def refresh(self) -> None:
-        """Reads what others appended."""
-        self._replay(self._journal.news())
+        """Reads what was appended, by whomever.
+
+        Raises:
+            JournalCorrupt: it is damaged, or was ever overdrawn.
+            RunFolderError: it is kept under another convention, or cannot be read.
+        """
+        again = not self._whole
+        self._whole = False
+        if again:
+            self._known.clear()
+            self.balances = dict.fromkeys((SOURCE, BUDGET, SPENT), 0)
+        records = self._journal.replay() if again else self._journal.news()
+        for line, record in enumerate(records, self._journal.lines - len(records) + 1):
+            if line == 1:
+                self._take_head(record)
+            else:
+                self._take(record, line)
+        self._whole = True
 
     def transact(self, transfers: Sequence[Transfer]) -> None:
         """Makes all of `transfers` or none of them; those whose key is known were made before.
@@ -188,7 +221,7 @@ class Ledger:
         """
         with _locked(self.path):
             self.refresh()
-            fresh = [transfer for transfer in transfers if not self._made(transfer)]
+            fresh = self._unknown(transfers)
             if not fresh:
                 return
             self._check(fresh)
@@ -196,13 +229,19 @@ class Ledger:
             self._journal.append(
                 {"at": now, "transfers": [transfer.to_json() for transfer in fresh]}
             )
-            self._take(fresh)
+            self.refresh()  # what is believed is what stands in the file
 
-    def _made(self, transfer: Transfer) -> bool:
-        known = self._known.get(transfer.key)
-        if known is not None and known != transfer:
-            raise JournalCorrupt(f"{self.path}: {transfer.key} was {known} and is now {transfer}")
-        return known is not None
+    def _unknown(self, transfers: Sequence[Transfer]) -> list[Transfer]:
+        fresh: dict[str, Transfer] = {}
+        for transfer in transfers:
+            known = self._known.get(transfer.key) or fresh.get(transfer.key)
+            if known is None:
+                fresh[transfer.key] = transfer
+            elif known != transfer:
+                raise JournalCorrupt(
+                    f"{self.path}: {transfer.key} was {known} and is now {transfer}"
+                )
+        return list(fresh.values())
 
     def _check(self, fresh: Sequence[Transfer]) -> None:
         after = {
@@ -217,23 +256,31 @@ class Ledger:
             if finding := check(after, fresh):
                 raise Overdraft(finding)
 
-    def _take(self, fresh: Sequence[Transfer]) -> None:
-        for transfer in fresh:
+    def _take_head(self, record: Mapping[str, Any]) -> None:
+        convention = record.get("convention")
+        if record.get("format") != FORMAT or not isinstance(convention, str):
+            raise JournalCorrupt(f"{self.path}, line 1: not the head of a ledger: {record!r}")
+        if not self.convention:
+            self.convention = convention
+        if convention != self.convention:
+            raise RunFolderError(
+                f"{self.path} counts FLOPs by the convention {convention}, and the sweep by {self.convention}: "
+                "their figures cannot stand in one ledger"
+            )
+
+    def _take(self, record: Mapping[str, Any], line: int) -> None:
+        try:
+            transfers = [Transfer.from_json(row) for row in record["transfers"]]
+            fresh = self._unknown(transfers)
+            self._check(fresh)
+        except (KeyError, TypeError, ValueError, Overdraft, JournalCorrupt) as error:
+            raise JournalCorrupt(f"{self.path}, line {line}: {error}") from error
+        if len(fresh) < len(transfers):
+            raise JournalCorrupt(f"{self.path}, line {line}: a transfer that was made before")
+        for transfer in transfers:
             self._known[transfer.key] = transfer
             self.balances[transfer.giver] = self.balance(transfer.giver) - transfer.flops
             self.balances[transfer.taker] = self.balance(transfer.taker) + transfer.flops
-
-    def _replay(self, records: Sequence[Mapping[str, Any]]) -> None:
-        for record in records:
-            transfers = [Transfer.from_json(row) for row in record["transfers"]]
-            for transfer in transfers:
-                if transfer.key in self._known:
-                    raise JournalCorrupt(f"{self.path}: {transfer.key} stands in it twice")
-            try:
-                self._check(transfers)
-            except Overdraft as error:
-                raise JournalCorrupt(f"{self.path}: {error}") from error
-            self._take(transfers)
 
 
 class Books:
@@ -379,16 +426,6 @@ class Books:
 
     def _move(self, kind: str, giver: str, taker: str, flops: int, memo: str, *, key: str) -> None:
         self.ledger.transact([Transfer(flops, giver, taker, kind, memo, key)])
-
-
-def _same_convention(path: Path, header: Mapping[str, Any], convention: str) -> None:
-    if header.get("format") != FORMAT:
-        raise JournalCorrupt(f"{path}, line 1: not the head of a ledger: {dict(header)!r}")
-    if header["convention"] != convention:
-        raise RunFolderError(
-            f"{path} counts FLOPs by the convention {header['convention']}, and the sweep by {convention}: "
-            "their figures cannot stand in one ledger"
-        )
 
 
 @contextmanager

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from lvray.core.run_folder import RunFolder
 from lvray.core.task import DataTask, EvaluationTask, Task
+from lvray.planner.model import TINY
 from lvray.planner.prices import forecast_tokens
 from lvray.scheduler.scheduler import Grant
 from lvray.spec.schema import Sweep
 
 
 def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, threads: int) -> Task:
-    """Everything a worker needs to carry out `grant`.
+    """Everything a worker needs to carry out `grant`, its paths absolute: a worker starts in a folder of its own.
 
     Args:
         sweep: the sweep file.
@@ -30,9 +34,9 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
     return Task(
         trial_id=plan.trial_id,
         attempt=grant.attempt,
-        model=sweep.model,
+        model=_located(sweep.model),
         device=sweep.resources.device,
-        data=data,
+        data=replace(data, path=str(Path(data.path).absolute())),
         evaluation=EvaluationTask(
             validation_windows=evaluation.windows,
             validation_context=evaluation.context_length,
@@ -46,8 +50,13 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
         config=plan.config,
         milestones=plan.milestones,
         prices=plan.prices,
-        folder=str(folder.trial(plan.trial_id)),
+        folder=str(folder.trial(plan.trial_id).absolute()),
         reached=grant.reached,
-        continues=None if plan.continues is None else str(folder.trial(plan.continues)),
+        continues=None if plan.continues is None else str(folder.trial(plan.continues).absolute()),
         threads=threads,
     )
+
+
+def _located(model: str) -> str:
+    """A model in a folder by its whole path; any other by its name."""
+    return str(Path(model).absolute()) if model != TINY and Path(model).is_dir() else model

@@ -18,10 +18,11 @@ ROOT = Path(__file__).parents[2]
 SMALL = Path(__file__).with_name("small.yaml")
 
 
-def start(runs: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lvray.sweep", str(SMALL), "--runs", str(runs), *more]
+def start(home: Path, *more: str) -> subprocess.Popen[str]:
+    """The command as people give it: where they stand, with run folders in ``runs``."""
+    command = [sys.executable, "-m", "lvray.sweep", str(SMALL), *more]
     return subprocess.Popen(
-        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
@@ -53,13 +54,13 @@ def wait_for(folder: Path, event: str, count: int = 1, seconds: float = 120) -> 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """The run folder of the small sweep, run to its end."""
-    runs = tmp_path_factory.mktemp("runs")
-    driver = start(runs)
+    home = tmp_path_factory.mktemp("home")
+    driver = start(home)
     out, err = driver.communicate(timeout=300)
     assert driver.returncode == 0, err
     assert err == ""
     assert "report.html" in out
-    return runs / "small"
+    return home / "runs" / "small"
 
 
 def test_the_books_of_a_finished_sweep_are_in_order_and_its_budget_is_used(finished):
@@ -107,14 +108,14 @@ def test_what_a_person_wants_lies_in_the_run_folder(finished):
 def test_a_finished_sweep_is_not_run_again(finished):
     names = ("ledger.jsonl", "journal.jsonl", "environment.json", "report.md", "report.html")
     before = {name: (finished / name).read_text() for name in names}
-    driver = start(finished.parent, "--set", "resources.workers=1")
+    driver = start(finished.parents[1], "--set", "resources.workers=1")
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 0, err
     assert {name: (finished / name).read_text() for name in names} == before
 
 
 def test_another_sweep_file_is_refused_with_the_difference(finished):
-    driver = start(finished.parent, "--set", "budget=3e11")
+    driver = start(finished.parents[1], "--set", "budget=3e11")
     _, err = driver.communicate(timeout=120)
     assert driver.returncode == 1
     assert "budget" in err
@@ -124,7 +125,7 @@ def test_another_sweep_file_is_refused_with_the_difference(finished):
 
 
 def test_a_driver_killed_twice_goes_on_and_charges_what_was_lost(tmp_path):
-    folder = tmp_path / "small"
+    folder = tmp_path / "runs" / "small"
     for count in (3, 8):
         driver = start(tmp_path)
         wait_for(folder, "measurement", count)
@@ -145,7 +146,7 @@ def test_a_driver_killed_twice_goes_on_and_charges_what_was_lost(tmp_path):
 
 def test_ctrl_c_ends_in_seconds_and_says_how_to_go_on(tmp_path):
     driver = start(tmp_path)
-    wait_for(tmp_path / "small", "measurement", 2)
+    wait_for(tmp_path / "runs" / "small", "measurement", 2)
     begun = monotonic()
     driver.send_signal(signal.SIGINT)
     out, err = driver.communicate(timeout=60)
@@ -153,13 +154,13 @@ def test_ctrl_c_ends_in_seconds_and_says_how_to_go_on(tmp_path):
     assert driver.returncode == 130
     assert "goes on from here" in out
     assert "Traceback" not in err
-    told = audit(tmp_path / "small")
+    told = audit(tmp_path / "runs" / "small")
     assert told["ok"], told["findings"]
     assert told["reserved"] == "0"
 
 
 def test_a_worker_that_is_killed_is_tried_again_from_its_checkpoint(tmp_path):
-    folder = tmp_path / "small"
+    folder = tmp_path / "runs" / "small"
     driver = start(tmp_path)
     wait_for(folder, "measurement", 3)
     workers = subprocess.run(

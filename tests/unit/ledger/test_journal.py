@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-import errno
+import multiprocessing
 import os
+import resource
+import signal
 
 import pytest
 
 from lvray.core.errors import JournalCorrupt, RunFolderError
+from lvray.ledger import journal as journal_module
 from lvray.ledger.journal import Journal
 
 
@@ -56,28 +59,80 @@ def test_news_are_what_others_appended_since(journal):
     journal.append({"number": 1})
     other = Journal(journal.path)
     assert len(other.replay()) == 1
+    assert other.lines == 1
     journal.append({"number": 2})
     journal.append({"number": 3})
     assert [row["number"] for row in other.news()] == [2, 3]
     assert other.news() == []
 
 
-def test_a_file_that_became_shorter_is_an_error(journal):
+@pytest.mark.parametrize("left", ["", None])
+def test_a_file_that_became_shorter_or_is_gone_is_an_error_and_is_not_begun_again(journal, left):
     journal.append({"number": 1})
-    journal.path.write_text("")
-    with pytest.raises(JournalCorrupt, match="0 are left"):
+    journal.replay()
+    journal.path.unlink()
+    if left is not None:
+        journal.path.write_text(left)
+    with pytest.raises(JournalCorrupt, match="13 bytes were read and 0 are left"):
         journal.news()
+    with pytest.raises(JournalCorrupt, match="13 bytes were read and 0 are left"):
+        journal.append({"number": 2})
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(journal, monkeypatch):
+def test_a_file_that_cannot_be_read_is_told_in_words(tmp_path):
+    with pytest.raises(RunFolderError, match="cannot be read: Is a directory"):
+        Journal(tmp_path).replay()
+
+
+def write_until_full(path, results) -> None:
+    """Appends in a process whose files may not grow past 4000 bytes, then lets them grow and ends."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    journal = Journal(path)
+    told = None
+    number = 0
+    while told is None:
+        before = path.read_bytes() if path.exists() else b""
+        try:
+            journal.append({"number": number, "text": "x" * 100})
+        except RunFolderError as error:
+            told = str(error)
+        number += 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    results.put((told, before))
+
+
+def test_a_file_that_can_grow_no_more_stays_as_it_was_even_when_there_is_room_again(journal):
+    """The kernel's own limit on a file's size: a write that stops half way, as on a full disk."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=write_until_full, args=(journal.path, results))
+    process.start()
+    told, before = results.get(timeout=60)
+    process.join()
+    assert "journal.jsonl: cannot be written: File too large; nothing was recorded" in told
+    assert journal.path.read_bytes() == before
+    assert 3800 < len(before) <= 4000
+
+
+@pytest.mark.parametrize("broken", ["write", "fsync"])
+def test_a_write_that_is_interrupted_leaves_nothing(journal, monkeypatch, broken):
     journal.append({"number": 1})
     before = journal.path.read_bytes()
 
-    def full(handle: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def write_half(file, line: bytes) -> None:
+        file.write(line[:7])
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunFolderError, match=r"journal\.jsonl: cannot be written: No space left"):
+    def interrupt(handle: int) -> None:
+        raise KeyboardInterrupt
+
+    if broken == "write":
+        monkeypatch.setattr(journal_module, "_write_all", write_half)
+    else:
+        monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
         journal.append({"number": 2})
     assert journal.path.read_bytes() == before
 

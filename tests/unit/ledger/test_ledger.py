@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
 from lvray.core.errors import JournalCorrupt, Overdraft, RunFolderError
+from lvray.ledger.journal import Journal
 from lvray.ledger.ledger import BUDGET, SOURCE, SPENT, Books, Ledger, Transfer, sweep_account
 
 
@@ -89,6 +92,17 @@ def test_transfers_of_one_transaction_stand_or_fall_together(path):
     assert books.free == 1000
 
 
+def test_the_same_transfer_twice_in_one_transaction_is_made_once(path):
+    books = opened(path, 1000)
+    once = Transfer(400, sweep_account("s"), "stage:s/a", "allow", "", "a")
+    books.ledger.transact([once, once])
+    assert books.free == 600
+    assert Ledger.read(path).balance(sweep_account("s")) == 600
+    other = Transfer(500, sweep_account("s"), "stage:s/a", "allow", "", "b")
+    with pytest.raises(JournalCorrupt, match="b was"):
+        books.ledger.transact([other, replace(other, flops=100)])
+
+
 @pytest.mark.parametrize(
     ("kind", "giver", "taker"),
     [
@@ -121,6 +135,94 @@ def test_a_ledger_that_was_ever_overdrawn_is_not_believed(path):
         file.write(f'{{"at":"now","transfers":[{row}]}}\n')
     with pytest.raises(JournalCorrupt, match="sweep:s has"):
         Ledger.read(path)
+
+
+GOOD = {
+    "key": "x",
+    "kind": "allow",
+    "flops": "7",
+    "giver": "sweep:s",
+    "taker": "stage:s/a",
+    "memo": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ({"at": "now"}, "transfers"),
+        ({"transfers": 3}, "not iterable"),
+        ({"transfers": ["text"]}, "a transfer has flops, giver, "),
+        ({"transfers": [{**GOOD, "more": "1"}]}, "a transfer has flops, giver, "),
+        (
+            {"transfers": [{k: v for k, v in GOOD.items() if k != "giver"}]},
+            "a transfer has flops, ",
+        ),
+        ({"transfers": [{**GOOD, "flops": 7}]}, "flops is a string, not 7"),
+        ({"transfers": [{**GOOD, "flops": "1.7"}]}, "whole number above zero, not '1.7'"),
+        ({"transfers": [{**GOOD, "flops": "-7"}]}, "whole number above zero, not '-7'"),
+        ({"transfers": [{**GOOD, "flops": "0"}]}, "whole number above zero, not '0'"),
+        ({"transfers": [{**GOOD, "flops": "٣"}]}, "whole number above zero"),
+        ({"transfers": [{**GOOD, "giver": None}]}, "giver is a string, not None"),
+        ({"transfers": [{**GOOD, "taker": "sweep:s"}]}, "x goes from sweep:s to itself"),
+        ({"transfers": [{**GOOD, "key": "grant"}]}, "grant was "),
+        ({"transfers": [GOOD, GOOD]}, "was made before"),
+    ],
+)
+def test_a_strange_line_is_an_error_that_names_it_however_often_it_is_read(path, line, told):
+    books = opened(path, 1000)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    for _ in range(2):
+        with pytest.raises(JournalCorrupt, match=r"ledger\.jsonl, line 4: ") as error:
+            books.ledger.refresh()
+        assert told in str(error.value)
+    with pytest.raises(JournalCorrupt, match="line 4"):
+        books.allow("search", 1, key="1")
+
+
+def test_a_file_without_the_head_of_a_ledger_is_refused(path):
+    path.write_text('{"number": 1}\n')
+    with pytest.raises(JournalCorrupt, match="line 1: not the head of a ledger"):
+        Ledger.open(path, convention="coursework")
+    path.write_text('{"format": "lvray-ledger/1"}\n')
+    with pytest.raises(JournalCorrupt, match="line 1: not the head of a ledger"):
+        Ledger.read(path)
+
+
+def test_a_ledger_that_was_deleted_is_not_begun_again_under_a_driver(path):
+    books = opened(path, 1000)
+    path.unlink()
+    for _ in range(2):
+        with pytest.raises(JournalCorrupt, match="0 are left"):
+            books.allow("search", 1, key="1")
+    assert not path.exists()
+
+
+def interrupted_after(method):
+    """The method, with Ctrl-C arriving when it has done something and not yet said so."""
+
+    def then_interrupt(self, *arguments):
+        told = method(self, *arguments)
+        if told != []:
+            raise KeyboardInterrupt
+        return told
+
+    return then_interrupt
+
+
+@pytest.mark.parametrize("place", ["append", "news"])
+def test_ctrl_c_between_writing_and_believing_overdraws_nothing(path, monkeypatch, place):
+    books = opened(path, 1000)
+    books.allow("search", 1000, key="1")
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, place, interrupted_after(getattr(Journal, place)))
+        with pytest.raises(KeyboardInterrupt):
+            books.reserve("search", "t", 700, key="t/0/1")
+    with pytest.raises(Overdraft):
+        books.reserve("search", "u", 700, key="u/0/1")
+    assert (books.held("t"), books.available("search")) == (700, 300)
+    assert Ledger.read(path).balances == books.ledger.balances
 
 
 def test_two_ledgers_on_one_file_see_each_other(path):

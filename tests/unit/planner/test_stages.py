@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvray.core.errors import BudgetTooSmall, DataError, ModelError
 from lvray.core.run_folder import RunFolder
+from lvray.core.task import Task
 from lvray.core.trial import StagePlan, TrialConfig
 from lvray.planner.data import prepare, variables_of
 from lvray.planner.prices import price_trial
@@ -142,3 +145,30 @@ def test_plans_and_tasks_cross_process_borders_unchanged(tmp_path):
     trial = outline(sweep, variables=2)[1].trials[0]
     task = task_of(sweep, folder, prepare(sweep, folder), Grant(trial, 1, -1, 1, 10), threads=1)
     assert type(task).from_json(json.loads(json.dumps(task.to_json()))) == task
+
+
+def test_a_worker_is_told_of_whole_paths_since_it_stands_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my-model", "tiny"):
+        (tmp_path / name).mkdir()
+    values = np.random.default_rng(0).uniform(1, 5, size=(30, 40, 2))
+    np.savez(tmp_path / "mine.npz", values=values)
+    sweep = sweep_of("data={path: mine.npz}")
+    folder = RunFolder(Path("runs") / "small")
+    plans = outline(sweep, variables=2)
+    trial = replace(plans[1].trials[0], continues="search-2")
+    data = prepare(sweep, folder)
+
+    def told(model: str) -> Task:
+        asked = sweep.model_copy(update={"model": model})
+        return task_of(asked, folder, data, Grant(trial, 1, -1, 1, 10), threads=1)
+
+    task = told("my-model")
+    assert task.model == str(tmp_path / "my-model")
+    assert task.data.path == str(tmp_path / "mine.npz")
+    assert task.folder == str(tmp_path / "runs" / "small" / "trials" / trial.trial_id)
+    assert task.continues == str(tmp_path / "runs" / "small" / "trials" / "search-2")
+    assert [told(name).model for name in ("tiny", "Qwen/Qwen2.5-0.5B")] == [
+        "tiny",
+        "Qwen/Qwen2.5-0.5B",
+    ]
