@@ -19,7 +19,7 @@ from lvray.core.units import format_flops
 from lvray.driver.best import publish
 from lvray.ledger.journal import Journal
 from lvray.ledger.ledger import Books, Ledger
-from lvray.planner.data import prepare, variables_of
+from lvray.planner.data import ensure_enough, prepare, variables_of
 from lvray.planner.environment import environment
 from lvray.planner.model import ensure_available
 from lvray.planner.stages import Best, allowance, hold_back, outline, plan_stage
@@ -81,12 +81,14 @@ def open_run(sweep: Sweep, folder: RunFolder) -> Run:
         LvrayError: whatever a person can mend.
     """
     variables = variables_of(sweep)
-    outline(sweep, variables=variables)
+    plans = outline(sweep, variables=variables)
     ensure_available(sweep.model)
     journal = Journal(folder.journal)
     history = fold(journal.replay())
     _same_sweep(sweep, folder, history)
     data = prepare(sweep, folder, again=bool(history.sessions))
+    if not history.sessions:
+        ensure_enough(sweep, plans, data)
     shared = Path(sweep.ledger) if sweep.ledger else folder.ledger
     books = Books(Ledger.open(shared, convention=sweep.convention), sweep.name)
     run = Run(sweep, folder, journal, history, books, data, variables)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 from lvray.core.errors import DataError
 from lvray.core.run_folder import RunFolder, write_whole
 from lvray.core.task import DataTask
+from lvray.core.trial import StagePlan
 from lvray.series.codec import Codec
 from lvray.series.dataset import Dataset, Split, load, read, split_systems
+from lvray.series.windows import cut
 from lvray.spec.schema import Sweep
 
 GENERATED_VARIABLES = 2
@@ -57,6 +59,44 @@ def prepare(sweep: Sweep, folder: RunFolder, *, again: bool = False) -> DataTask
     }
     write_whole(folder.split, json.dumps(written, indent=1) + "\n")
     return DataTask(str(path), split.train, split.validation, split.test, codec.to_json())
+
+
+def ensure_enough(sweep: Sweep, plans: Sequence[StagePlan], data: DataTask) -> None:
+    """Holds the texts to what evaluation and trials ask of them, which a worker would find out too late.
+
+    A token is a character here: of numeric text every tokenizer that lvray takes makes it so.
+
+    Raises:
+        DataError: fewer validation windows or test systems than are evaluated (and paid for), or a trial
+            whose training texts give no window.
+    """
+    codec = Codec.from_json(data.codec)
+    values = read(Path(data.path)).values
+
+    def texts(systems: Sequence[int]) -> list[bytes]:
+        return [
+            codec.encode(series, codec.scale_of(series)).encode()
+            for series in values[list(systems)]
+        ]
+
+    asked, length = sweep.evaluation.windows, sweep.evaluation.context_length
+    have = len(cut(texts(data.validation), length=length, stride=length, padding="pad", pad_id=0))
+    if have < asked:
+        raise DataError(
+            f"evaluation.windows asks for {asked} windows of {length} tokens, and the {len(data.validation)} "
+            f"validation systems give {have}; ask for {have}, or give data.split.validation more systems"
+        )
+    asked, have = sweep.evaluation.forecast.systems, len(data.test)
+    if have < asked and any(stage.forecast for stage in sweep.stages):
+        raise DataError(
+            f"evaluation.forecast.systems asks for {asked} test systems, and there are {have}; "
+            f"ask for {have}, or give data.split.test more"
+        )
+    configs = {trial.config for stage in plans for trial in stage.trials if trial.steps}
+    ways = {(config.context_length, config.stride, config.padding) for config in configs}
+    train = texts(data.train) if ways else []
+    for length, stride, padding in sorted(ways):
+        cut(train, length=length, stride=stride, padding=padding, pad_id=0)
 
 
 def split_of(sweep: Sweep, dataset: Dataset) -> Split:

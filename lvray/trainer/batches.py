@@ -122,7 +122,7 @@ class Batches:
         if not useful.any():
             raise DataError(
                 f"the training text gives no window of two tokens or more ({len(windows.lengths)} "
-                "windows in all); give the trial a shorter context_length, padding: pad, or more systems"
+                "windows in all); give the trial a longer context_length, or longer training series"
             )
         return cls(
             tokens=torch.from_numpy(windows.tokens[useful]).to(device),

@@ -15,7 +15,7 @@ from lvray.core.errors import BudgetTooSmall, DataError, ModelError
 from lvray.core.run_folder import RunFolder
 from lvray.core.task import Task
 from lvray.core.trial import StagePlan, TrialConfig
-from lvray.planner.data import prepare, variables_of
+from lvray.planner.data import ensure_enough, prepare, variables_of
 from lvray.planner.prices import price_trial
 from lvray.planner.stages import Best, allowance, hold_back, outline, plan_stage
 from lvray.planner.tasks import task_of
@@ -172,3 +172,21 @@ def test_a_worker_is_told_of_whole_paths_since_it_stands_elsewhere(tmp_path, mon
         "tiny",
         "Qwen/Qwen2.5-0.5B",
     ]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("evaluation.windows=200", "asks for 200 windows of 128 tokens, and the 4 validation systems give 32"),
+        ("evaluation.forecast.systems=5", "asks for 5 test systems, and there are 4; ask for 4"),
+        ("trial.context_length=5000", "no window of 5000 tokens is left with padding 'drop'"),
+    ],
+)  # fmt: skip
+def test_what_is_paid_for_must_be_there(tmp_path, override, told):
+    sweep = sweep_of(override, "budget=1e14")
+    data = prepare(sweep, RunFolder(tmp_path / "small"))
+    with pytest.raises(DataError) as error:
+        ensure_enough(sweep, outline(sweep, variables=2), data)
+    assert told in str(error.value)
+    good = sweep_of("budget=1e14", "evaluation.windows=32", "evaluation.forecast.systems=4")
+    ensure_enough(good, outline(good, variables=2), data)
