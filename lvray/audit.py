@@ -240,7 +240,7 @@ def gather(path: Path) -> Evidence:
         raise RunFolderError(f"{path}: no run folder: it has no {folder.journal.name}")
     history = fold(Journal(folder.journal).replay())
     spec = history.sessions[0]["spec"] if history.sessions else {}
-    ledger = Path(spec["ledger"]) if spec.get("ledger") else folder.ledger
+    ledger = Path(history.shared_ledger or folder.ledger)
     return Evidence(Ledger.read(ledger), history, spec.get("name", folder.name))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from lvray.core.errors import LvrayError
@@ -53,6 +54,7 @@ def _walk_on_ray(run: Run) -> None:
             trials_per_gpu=resources.trials_per_gpu,
             device=resources.device,
         )
+        run.record({"event": "workers", "stage": scheduler.stage.name, **asdict(workers)})
         run_stage(
             scheduler,
             lambda grant: run.task_of(grant, threads=workers.threads),

@@ -226,6 +226,8 @@ class Measurement:
     """Wall-clock seconds of this attempt up to here, model loading not included."""
     tokens: int = 0
     """Training tokens of this attempt up to here, padding included."""
+    device: str = ""
+    """What it ran on: ``CPU``, or an accelerator by its name."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Further figures by name: ``train_loss``, ``forecast_mae``, …; units stand in docs."""
 
@@ -240,6 +242,7 @@ class Measurement:
             "validation_loss": _plain(self.validation_loss),
             "seconds": self.seconds,
             "tokens": self.tokens,
+            "device": self.device,
             "metrics": {name: _plain(value) for name, value in self.metrics.items()},
         }
 
@@ -250,7 +253,7 @@ class Measurement:
         loss = float(row["validation_loss"])
         known = {
             name: row[name]
-            for name in ("trial_id", "attempt", "milestone", "step", "seconds", "tokens")
+            for name in ("trial_id", "attempt", "milestone", "step", "seconds", "tokens", "device")
         }
         return cls(**known, flops=int(row["flops"]), validation_loss=loss, metrics=metrics)
 

@@ -109,6 +109,7 @@ def _begin_session(run: Run) -> None:
             "spec": sweep.to_json(),
             "budget": str(sweep.budget),
             "convention": sweep.convention,
+            "ledger": str(run.books.ledger.path.absolute()) if sweep.ledger else None,
             "resumed": bool(run.history.stages),
             "environment": surroundings.to_json(),
         }

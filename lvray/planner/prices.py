@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from lvray.core.errors import ModelError
-from lvray.core.trial import ALL_LINEAR, StepPrices, TrialConfig
+from lvray.core.trial import StepPrices, TrialConfig
 from lvray.flops.price import forward_pass, generation, train_step
-from lvray.flops.shape import ModelShape, shape_of
+from lvray.flops.shape import shape_of
 from lvray.spec.schema import Sweep
 
 ROOM = 1.2
@@ -37,7 +36,6 @@ def price_trial(sweep: Sweep, config: TrialConfig, variables: int) -> StepPrices
         ModelError: the model's shape is not known, or it has no layer of a name in `lora.targets`.
     """
     shape = shape_of(sweep.model)
-    _check_targets(shape, config)
     evaluation, forecast = sweep.evaluation, sweep.evaluation.forecast
     prompt, new = forecast_tokens(sweep, variables)
     lora, convention = config.lora, sweep.convention
@@ -65,15 +63,3 @@ def price_trial(sweep: Sweep, config: TrialConfig, variables: int) -> StepPrices
             batch_size=forecast.systems,
         ),
     )
-
-
-def _check_targets(shape: ModelShape, config: TrialConfig) -> None:
-    if config.lora is None or config.lora.targets == (ALL_LINEAR,):
-        return
-    real = shape.linear_layers()
-    for target in config.lora.targets:
-        if target not in real:
-            raise ModelError(
-                f"lora.targets: {shape.name} has no linear layer {target!r}; it has {', '.join(real)} "
-                f"(or {ALL_LINEAR} for all of them)"
-            )

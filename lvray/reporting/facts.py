@@ -151,7 +151,7 @@ def read_facts(root: Path) -> Facts:
             f"{root}: no run folder: it has no {folder.journal.name} with a session in it"
         )
     spec = history.sessions[0]["spec"]
-    ledger = Ledger.read(Path(spec["ledger"]) if spec.get("ledger") else folder.ledger)
+    ledger = Ledger.read(Path(history.shared_ledger or folder.ledger))
     made = {
         name: _read(folder.trial(name) / "forecasts.npz", _forecasts)
         for name in history.trials

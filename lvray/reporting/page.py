@@ -106,10 +106,13 @@ def circumstances(facts: Facts) -> list[str]:
     packages = ", ".join(f"{name} {number}" for name, number in seen["packages"].items())
     seconds = sum(seconds_of(trial) for trial in facts.history.trials.values())
     sessions = len(facts.history.sessions)
+    devices = {heard.device for trial in facts.history.trials.values() for heard in trial.curve}
+    at_once = max((stage.workers for stage in facts.history.stages.values()), default=1)
     return [
         f"FLOPs are counted by the convention {facts.spec['convention']}: accounted FLOPs, not hardware FLOPs.",
         f"Base model {facts.spec['model']}; data {facts.spec['data']['path'] or facts.spec['data']['source']}.",
-        f"{format_seconds(seconds)} of trials in {sessions} session{'s' if sessions > 1 else ''}, on {seen['processor']} "
+        f"{format_seconds(seconds)} of trials in {sessions} session{'s' if sessions > 1 else ''}, at most {at_once} at once, "
+        f"on {' and '.join(sorted(devices)) or 'no device yet'}; the driver on {seen['processor']} "
         f"({seen['cores']} cores), {seen['system']}.",
         f"lvray {seen['lvray']}{' at ' + seen['commit'] if seen['commit'] else ''}, Python {seen['python']}, {packages}.",
     ]

@@ -25,6 +25,8 @@ class StageHistory:
     reason: str = ""
     returned: int = 0
     """FLOPs that went back to the sweep when the stage ended."""
+    workers: int = 1
+    """How many trials ran at once, at most, when the stage was last worked on."""
 
 
 @dataclass(slots=True)
@@ -35,6 +37,11 @@ class History:
     """One record a driver that worked on the sweep."""
     stages: dict[str, StageHistory] = field(default_factory=dict)
     ended: bool = False
+
+    @property
+    def shared_ledger(self) -> str | None:
+        """The whole path of the ledger that the sweep shares with others; None when it has its own."""
+        return self.sessions[-1].get("ledger") if self.sessions else None
 
     @property
     def trials(self) -> dict[str, Trial]:
@@ -66,6 +73,8 @@ def take(history: History, record: Mapping[str, Any]) -> None:
             stage = history.stages[record["name"]]
             stage.ended, stage.best, stage.reason = True, record["best"], record["reason"]
             stage.returned = int(record["returned"])
+        case "workers":
+            history.stages[record["stage"]].workers = record["count"]
         case "sweep_end":
             history.ended = True
         case "replan":

@@ -42,7 +42,7 @@ from lvray.trainer.checkpoint import (
 )
 from lvray.trainer.evaluate import next_token_loss, validation_loss, validation_windows
 from lvray.trainer.generate import forecast_systems
-from lvray.trainer.model import attach, detach, load_base, pick_device
+from lvray.trainer.model import attach, detach, load_base, name_of, pick_device
 from lvray.trainer.tokenizer import Tokenizer, load_tokenizer
 
 CHECK_EVERY = 16
@@ -136,6 +136,7 @@ def _reach_milestones(bench: Bench, report: Callable[[Measurement], None]) -> No
                 validation_loss=loss if finite else math.nan,
                 seconds=meter.seconds,
                 tokens=meter.tokens,
+                device=name_of(bench.device),
                 metrics=metrics,
             )
         )

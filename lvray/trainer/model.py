@@ -51,6 +51,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def name_of(device: torch.device) -> str:
+    """What a person calls the device: seconds mean little without it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "CPU" if device.type == "cpu" else device.type.upper()
+
+
 def load_base(model: str, *, device: torch.device, dtype: torch.dtype) -> Model:
     """Loads ``tiny``, a Hugging Face id or a folder, frozen; a second call gives the same object.
 

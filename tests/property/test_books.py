@@ -181,7 +181,7 @@ def stages(draw) -> StagePlan:
     return StagePlan("search", tuple(plans), budget, "fixed")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(stage=stages(), seed=st.integers(0, 10**6), workers=st.integers(1, 8), kills=st.booleans())
 def test_whatever_happens_the_books_hold_and_the_stage_ends(stage, seed, workers, kills):
     with TemporaryDirectory() as folder:
@@ -199,7 +199,7 @@ def test_whatever_happens_the_books_hold_and_the_stage_ends(stage, seed, workers
         assert sum(transfer.flops for transfer in spends) == heard
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10**6), workers=st.integers(1, 8))
 def test_the_same_chance_writes_the_same_journal(seed, workers):
     prices = StepPrices(10, 100, 0)

@@ -30,7 +30,7 @@ def sweep_of(*overrides: str, path: Path = SMALL):
     return load(path, overrides=overrides)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(budget=st.integers(6 * 10**10, 10**26))
 def test_an_outline_never_plans_more_than_the_budget(budget):
     sweep = sweep_of(f"budget={budget}")

@@ -77,7 +77,7 @@ def test_a_resolved_sweep_is_plain_json_with_the_budget_as_text():
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     question=words,
     ledger=words.filter(bool),

@@ -95,6 +95,7 @@ class Invented:
     def stage(self, plan: StagePlan, *, crash: str | None = None) -> str:
         self.books.allow(plan.name, plan.allowance, key="1")
         self.record({"event": "stage", **plan.to_json()})
+        self.record({"event": "workers", "stage": plan.name, "count": 2})
         scheduler = Scheduler(plan, policy_of(plan), self.books, self.record)
         while (grant := scheduler.next_grant()) is not None:
             if grant.plan.trial_id == crash and grant.attempt == 1:
@@ -117,6 +118,7 @@ class Invented:
                     loss,
                     used / 1000,
                     0,
+                    "CPU",
                     metrics_of(grant.plan, index),
                 )
                 action = scheduler.hear(heard).action
