@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweep = load(arguments.sweep, overrides=arguments.overrides)
         folder = RunFolder(arguments.runs / sweep.name)
         if arguments.fresh:
-            _put_aside(folder)
+            folder.put_aside()
         with folder.locked():
             run = run_sweep(sweep, folder)
     except LvrayError as error:
@@ -106,13 +106,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"report: {folder.root / 'report.html'}")
     return 0
-
-
-def _put_aside(folder: RunFolder) -> None:
-    """Renames a run folder that is there, so that a fresh run loses nothing."""
-    if folder.root.exists():
-        names = (folder.root.with_name(f"{folder.name}.{number}") for number in range(1, 10**6))
-        folder.root.rename(next(name for name in names if not name.exists()))
 
 
 def _parser() -> argparse.ArgumentParser:

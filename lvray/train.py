@@ -1,6 +1,6 @@
 """Fine-tunes one trial, here, without Ray.
 
-    python -m lvray.train SWEEP.yaml --steps 200 [--set trial.lora.rank=4 …] [--forecast]
+    python -m lvray.train SWEEP.yaml --steps 200 [--set trial.lora.rank=4 …] [--forecast] [--fresh]
 
 The trial is the sweep file's `trial:`, run under the same prices, ledger and scheduler as a sweep; its
 run folder is runs/<name>-train.
@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             forecast=arguments.forecast,
         )
         folder = RunFolder(arguments.runs / sweep.name)
+        if arguments.fresh:
+            folder.put_aside()
         with folder.locked():
             run = train(sweep, folder, threads=arguments.threads)
     except LvrayError as error:
@@ -104,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=_positive, default=1, help="CPU threads (default: 1)")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="where run folders are made (default: runs)"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="put a run folder of that name aside and start anew"
     )
     return parser
 

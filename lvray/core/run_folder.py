@@ -6,7 +6,7 @@ runs/<name>/
     split.json          which systems train, validate, test; the codec fitted on the training ones
     ledger.jsonl        transfers (or wherever `ledger:` points)
     journal.jsonl       measurements and decisions
-    trials/<id>/        config.json  checkpoints/  adapter/  forecasts.npz
+    trials/<id>/        config.json  forecasts.npz  checkpoints/step-00000123/ (with the adapter/ as peft reads it)
     best/               the winner's adapter and its card
     report.html  report.md  figures/  flops.csv
 """
@@ -18,9 +18,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from lvray.core.errors import RunFolderError
+
+ADAPTER = "adapter"
+"""In a checkpoint: the folder that peft reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,17 @@ class RunFolder:
         """The folder of one trial."""
         return self.root / "trials" / trial_id
 
+    def put_aside(self) -> None:
+        """Renames the folder if it is there, so that a fresh run loses nothing.
+
+        Raises:
+            RunFolderError: a driver is at work in it.
+        """
+        if self.root.exists():
+            with self.locked():
+                names = (self.root.with_name(f"{self.name}.{number}") for number in count(1))
+                self.root.rename(next(name for name in names if not name.exists()))
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the folder for one driver; the lock ends with the process, however it ends.
@@ -93,6 +108,11 @@ class RunFolder:
             yield
         finally:
             os.close(handle)
+
+
+def checkpoint_path(trial: Path, step: int) -> Path:
+    """Gives the place of a trial's checkpoint after `step` optimizer steps."""
+    return trial / "checkpoints" / f"step-{step:08d}"
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -324,6 +324,8 @@ class StagePlan:
     """For policies that promote: how many trials may reach each rung, the first rung first."""
     notes: tuple[str, ...] = ()
     """What a person should know of the plan, a sentence each."""
+    spare: int = 0
+    """FLOPs that the stage may draw from the sweep beyond its allowance, to do lost work again."""
 
     @property
     def price(self) -> int:
@@ -342,6 +344,7 @@ class StagePlan:
             "name": self.name,
             "policy": self.policy,
             "allowance": str(self.allowance),
+            "spare": str(self.spare),
             "rungs": list(self.rungs),
             "notes": list(self.notes),
             "trials": [plan.to_json() for plan in self.trials],
@@ -357,6 +360,7 @@ class StagePlan:
             policy=row["policy"],
             rungs=tuple(row["rungs"]),
             notes=tuple(row["notes"]),
+            spare=int(row["spare"]),
         )
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 
 from lvray.core.errors import RunFolderError
-from lvray.core.run_folder import RunFolder
+from lvray.core.run_folder import ADAPTER, RunFolder, checkpoint_path
 from lvray.core.trial import Trial
 from lvray.core.units import format_flops
 from lvray.spec.schema import Sweep
@@ -16,12 +16,12 @@ CARD = "README.md"
 
 
 def publish(sweep: Sweep, folder: RunFolder, winner: Trial) -> None:
-    """Copies the adapter of `winner` to ``best/``, whole or not at all; an older one is replaced.
+    """Copies the adapter of `winner`, as it was last measured, to ``best/``, whole or not at all; an older one is replaced.
 
     Raises:
         RunFolderError: the adapter is missing, or the folder cannot be written.
     """
-    adapter = folder.trial(winner.plan.trial_id) / "adapter"
+    adapter = checkpoint_path(folder.trial(winner.plan.trial_id), winner.step) / ADAPTER
     beside = folder.root / f".best.{os.getpid()}"
     try:
         shutil.rmtree(beside, ignore_errors=True)

@@ -7,7 +7,7 @@ replay is the only way to load.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from lvray.ledger.ledger import Books, Ledger
 from lvray.planner.data import ensure_enough, prepare, variables_of
 from lvray.planner.environment import environment
 from lvray.planner.model import ensure_available
-from lvray.planner.stages import Best, allowance, hold_back, outline, plan_stage
+from lvray.planner.stages import Best, allowance, hold_back, outline, plan_stage, spare
 from lvray.planner.tasks import task_of
 from lvray.scheduler.registry import policy_of
 from lvray.scheduler.replay import History, StageHistory, fold, take
@@ -167,10 +167,11 @@ def _begin_stage(run: Run, stage: StageSpec) -> StageHistory:
             f"{format_flops(run.books.free + run.books.available(stage.name))} FLOPs are left"
         )
     free, held = run.books.free, run.books.available(stage.name)
-    allowed = allowance(
-        run.sweep, stage, free=free, held=held, best=run.best, variables=run.variables
-    )
-    plan = plan_stage(run.sweep, stage, allowed=allowed, best=run.best, variables=run.variables)
+    best, variables = run.best, run.variables
+    allowed = allowance(run.sweep, stage, free=free, held=held, best=best, variables=variables)
+    more = spare(run.sweep, stage, free=free, held=held, best=best, variables=variables)
+    plan = plan_stage(run.sweep, stage, allowed=allowed, best=best, variables=variables)
+    plan = replace(plan, spare=more)
     if allowed > held:
         run.books.allow(stage.name, allowed - held, key=f"{run.session}")
     run.record({"event": "stage", **plan.to_json()})

@@ -338,6 +338,15 @@ class Books:
         """FLOPs that are reserved for a trial."""
         return self.ledger.balance(trial_account(self.sweep, trial_id))
 
+    def allowed(self, stage: str) -> int:
+        """FLOPs that a stage was given so far."""
+        own = stage_account(self.sweep, stage)
+        return sum(
+            transfer.flops
+            for transfer in self.ledger.transfers
+            if transfer.kind == "allow" and transfer.taker == own
+        )
+
     def allow(self, stage: str, flops: int, *, key: str) -> None:
         """Gives a stage FLOPs of the sweep."""
         key = f"{self.sweep}/{stage}/{key}/allow"

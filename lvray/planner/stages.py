@@ -58,9 +58,7 @@ def allowance(
     Raises:
         BudgetTooSmall: the stage's price is fixed and there is not that much.
     """
-    later = sweep.stages[sweep.stages.index(stage) + 1 :]
-    spoken_for = sum(_claim(sweep, other, best, variables) for other in later)
-    most = held + max(0, free - spoken_for)
+    most = _most(sweep, stage, free, held, best, variables)
     if stage.share is not None:
         return min(most, held + int(sweep.budget * Fraction(str(stage.share))))
     need = _fixed_price(sweep, stage, best, variables)
@@ -72,6 +70,40 @@ def allowance(
             f"of the budget of {format_flops(sweep.budget)}"
         )
     return need
+
+
+def spare(
+    sweep: Sweep,
+    stage: StageSpec,
+    *,
+    free: int,
+    held: int,
+    best: Mapping[str, Best],
+    variables: int,
+) -> int:
+    """FLOPs beyond its allowance that `stage` may draw to do lost work again; arguments as for `allowance`.
+
+    A stage of a known price would otherwise lose a trial with every crash while the sweep has FLOPs to
+    spare. One that takes what there is, or a share, has no claim on more.
+    """
+    need = _fixed_price(sweep, stage, best, variables)
+    if need is None or stage.share is not None:
+        return 0
+    return max(0, _most(sweep, stage, free, held, best, variables) - need)
+
+
+def _most(
+    sweep: Sweep,
+    stage: StageSpec,
+    free: int,
+    held: int,
+    best: Mapping[str, Best],
+    variables: int,
+) -> int:
+    """What `stage` could have without taking from later stages what they will need."""
+    later = sweep.stages[sweep.stages.index(stage) + 1 :]
+    spoken_for = sum(_claim(sweep, other, best, variables) for other in later)
+    return held + max(0, free - spoken_for)
 
 
 def _claim(sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int) -> int:

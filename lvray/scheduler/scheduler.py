@@ -149,6 +149,7 @@ class Scheduler:
             event={"event": "failure", "attempt": trial.attempt, "reason": reason},
             reason=reason,
         )
+        self._make_good()
 
     def interrupt(self, reason: str) -> None:
         """Notes that the driver stops here: every open reservation is lost, the trials wait to be resumed."""
@@ -161,6 +162,7 @@ class Scheduler:
                     event={"event": "interruption", "attempt": trial.attempt, "reason": reason},
                     reason=reason,
                 )
+        self._make_good()
 
     def recover(self) -> None:
         """Puts a stage in order that another driver left behind at any moment.
@@ -274,6 +276,23 @@ class Scheduler:
             self._books.lose(
                 name, held, key=f"{self._session}/{name}/{trial.granted}/{trial.attempt}"
             )
+
+    def _make_good(self) -> None:
+        """Draws on what the sweep has to spare, where losses leave the planned trials short of FLOPs."""
+        books, stage = self._books, self.stage
+        if not stage.spare:
+            return
+        ahead = sum(
+            trial.plan.price - trial.plan.flops_at(trial.granted)
+            for trial in self.trials.values()
+            if not trial.status.final
+        )
+        lacking = ahead - books.available(stage.name)
+        drawn = books.allowed(stage.name) - stage.allowance
+        more = min(lacking, stage.spare - drawn, books.free)
+        if more > 0:
+            key = f"{self._session}/{len(books.ledger.transfers)}/made-good"
+            books.allow(stage.name, more, key=key)
 
     def _conclude(self, trial: Trial, decision: Decision) -> None:
         """Gives back what a trial that does not go on still holds, and journals the decision."""

@@ -4,6 +4,7 @@
         adapter.safetensors   trainable weights by name
         optimizer.pt          AdamW's moments, and the states of the random generators
         state.json            format, step, adapter config, sha256 of the two files above
+        adapter/              the same weights as peft reads them; nothing here reads it
 
 The step is also the place in the data (`trainer.batches`) and in the learning-rate schedule. A
 checkpoint is written whole or not at all: into a folder beside its place, flushed to the disk, then
@@ -33,6 +34,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from lvray.core.errors import CheckpointError, RunFolderError
+from lvray.core.run_folder import ADAPTER, checkpoint_path
 from lvray.core.trial import LoraConfig
 
 FORMAT = "lvray-checkpoint/1"
@@ -55,11 +57,6 @@ class Checkpoint:
     """`state_dict` of the optimizer without its hyperparameters, which are the trial's own."""
     generators: Mapping[str, Tensor]
     """States of the random generators, by device type."""
-
-
-def checkpoint_path(trial: Path, step: int) -> Path:
-    """Gives the place of the checkpoint after `step` optimizer steps."""
-    return trial / "checkpoints" / f"step-{step:08d}"
 
 
 def latest_checkpoint(trial: Path) -> Path:
@@ -85,11 +82,20 @@ def write_checkpoint(
     step: int,
     lora: LoraConfig,
     device: torch.device,
+    export: Callable[[Path], object],
 ) -> Path:
     """Writes the trial's state after `step` optimizer steps, whole or not at all, and gives its place.
 
-    A checkpoint that stands there already is kept: it is the same, written by an attempt that died
-    before it was heard.
+    A checkpoint that stands there already is replaced: an attempt wrote it that died before it was heard.
+
+    Args:
+        trial: the trial's folder.
+        model: its trainable weights are written.
+        optimizer: its moments are.
+        step: optimizer steps done.
+        lora: what the adapter is.
+        device: whose random generator is written too.
+        export: writes the adapter as peft reads it into the folder that it is given.
 
     Raises:
         RunFolderError: the disk is full, or the folder cannot be written.
@@ -111,9 +117,9 @@ def write_checkpoint(
     def fill(folder: Path) -> None:
         for name, content in files.items():
             (folder / name).write_bytes(content)
+        export(folder / ADAPTER)
 
-    if not place.exists():
-        put_folder(place, fill)
+    put_folder(place, fill)
     return place
 
 

@@ -26,15 +26,14 @@ from torch.optim import AdamW
 from transformers import PreTrainedModel
 
 from lvray.core.errors import CheckpointError
+from lvray.core.run_folder import checkpoint_path, write_whole
 from lvray.core.task import Task
 from lvray.core.trial import LoraConfig, Measurement, StepPrices, TrialConfig
 from lvray.trainer.batches import Batches, Texts, read_texts, training_batches
 from lvray.trainer.checkpoint import (
-    checkpoint_path,
     keep_checkpoints,
     latest_checkpoint,
     put_file,
-    put_folder,
     read_checkpoint,
     restore_generators,
     restore_weights,
@@ -79,6 +78,8 @@ def run(task: Task, report: Callable[[Measurement], None]) -> None:
     """
     if task.threads:
         torch.set_num_threads(task.threads)
+    config = json.dumps(task.config.to_json(), indent=1)
+    write_whole(Path(task.folder) / "config.json", config + "\n")
     device = pick_device(task.device)
     tokenizer = load_tokenizer(task.model)
     texts = read_texts(json.dumps(task.to_json()["data"]), task.model)
@@ -122,8 +123,6 @@ def _reach_milestones(bench: Bench, report: Callable[[Measurement], None]) -> No
         if learner and finite:
             before = task.milestones[max(index - 1, 0)].step
             learner.checkpoint(step, keep={before, step})
-            if index == len(task.milestones) - 1:
-                learner.save_adapter()
 
         # 4. report, and perhaps never return
         report(
@@ -256,19 +255,22 @@ class Learner:
         """Writes the checkpoint after `step` steps; only then removes those not in `keep`."""
         bench, trial = self.bench, Path(self.bench.task.folder)
         write_checkpoint(
-            trial, bench.model, self.optimizer, step=step, lora=self.lora, device=bench.device
+            trial,
+            bench.model,
+            self.optimizer,
+            step=step,
+            lora=self.lora,
+            device=bench.device,
+            export=self.export,
         )
         keep_checkpoints(trial, keep=keep)
 
-    def save_adapter(self) -> None:
+    def export(self, folder: Path) -> None:
         """Writes the adapter as peft reads it, with nothing of the base model but the name it has in the task."""
         task, model = self.bench.task, self.bench.model
         for config in model.peft_config.values():
             config.base_model_name_or_path = task.model  # not where this machine happens to keep it
-        put_folder(
-            Path(task.folder) / "adapter",
-            lambda folder: model.save_pretrained(str(folder), save_embedding_layers=False),
-        )
+        model.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 @dataclass(slots=True)

@@ -30,9 +30,13 @@ from lvray.ledger.journal import Journal
 from lvray.ledger.ledger import SOURCE, SPENT, Books, Ledger
 from lvray.scheduler.halving import plan_halving
 from lvray.scheduler.milestones import evenly, fill, unroll
+from lvray.scheduler.policy import finite_loss
 from lvray.scheduler.registry import policy_of
 from lvray.scheduler.replay import fold
 from lvray.scheduler.scheduler import Grant, Scheduler
+
+GENEROUS = 100
+"""Times its allowance that a stage can draw, so that no series of crashes exhausts it."""
 
 
 class Killed(Exception):
@@ -59,9 +63,8 @@ class World:
         journal = Journal(self.folder / "journal.jsonl")
         ledger = Ledger.open(self.folder / "ledger.jsonl", convention="coursework")
         self.books = Books(ledger, "s")
-        self.books.open_sweep(self.stage.allowance)
-        if self.books.free:
-            self.books.allow(self.stage.name, self.books.free, key="all")
+        self.books.open_sweep(self.stage.allowance + self.stage.spare)
+        self.books.allow(self.stage.name, self.stage.allowance, key="all")
         history = fold(journal.replay())
         if not history.stages:
             journal.append({"event": "stage", **self.stage.to_json()})
@@ -131,7 +134,7 @@ class World:
         balances = self.books.ledger.balances
         assert sum(balances.values()) == 0
         assert all(flops >= 0 for account, flops in balances.items() if account != SOURCE)
-        assert balances[SPENT] <= self.stage.allowance
+        assert balances[SPENT] <= self.stage.allowance + self.stage.spare
         for name, trial in self.scheduler.trials.items():
             if trial.status is not Status.RUNNING:
                 assert self.books.held(name) == 0, f"{name} is {trial.status} and holds FLOPs"
@@ -178,7 +181,9 @@ def stages(draw) -> StagePlan:
         return plan_halving(
             "search", plans, allowance=budget, final_run=budget // 3, reduction_factor=3.0
         )
-    return StagePlan("search", tuple(plans), budget, "fixed")
+    allowance = draw(st.sampled_from([budget, sum(plan.price for plan in plans)]))
+    spare = draw(st.sampled_from([0, allowance // 3, GENEROUS * allowance]))
+    return StagePlan("search", tuple(plans), allowance, "fixed", spare=spare)
 
 
 @settings(max_examples=30)
@@ -194,6 +199,11 @@ def test_whatever_happens_the_books_hold_and_the_stage_ends(stage, seed, workers
         assert repr(told.trials) == repr(world.scheduler.trials)  # NaN is not equal to itself
         assert told.ended
         assert all(trial.status.final for trial in told.trials.values())
+        if stage.spare >= GENEROUS * stage.allowance and stage.price <= stage.allowance:
+            for trial in told.trials.values():
+                diverged = bool(trial.curve) and finite_loss(trial) is None
+                ends = {Status.STOPPED} if diverged else {Status.COMPLETED, Status.FAILED}
+                assert trial.status in ends, f"a crash took the FLOPs of {trial.plan.trial_id}"
         heard = sum(trial.flops_heard for trial in told.trials.values())
         spends = [t for t in replayed.transfers if t.kind == "spend"]
         assert sum(transfer.flops for transfer in spends) == heard

@@ -126,9 +126,9 @@ def test_another_sweep_file_is_refused_with_the_difference(finished):
 
 def test_a_driver_killed_twice_goes_on_and_charges_what_was_lost(tmp_path):
     folder = tmp_path / "runs" / "small"
-    for count in (3, 8):
+    for event, count in (("start", 1), ("measurement", 6)):
         driver = start(tmp_path)
-        wait_for(folder, "measurement", count)
+        wait_for(folder, event, count)
         os.kill(driver.pid, signal.SIGKILL)
         driver.communicate()
         assert audit(folder)["ok"]
@@ -142,6 +142,9 @@ def test_a_driver_killed_twice_goes_on_and_charges_what_was_lost(tmp_path):
     heard = [row["measurement"] for row in journal(folder) if row["event"] == "measurement"]
     places = [(row["trial_id"], row["milestone"]) for row in heard]
     assert len(places) == len(set(places)), "a stretch that was heard of was trained again"
+    assert "baseline" in {row["trial_id"] for row in heard}, (
+        "what was lost first was not done again"
+    )
 
 
 def test_ctrl_c_ends_in_seconds_and_says_how_to_go_on(tmp_path):

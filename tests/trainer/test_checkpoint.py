@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lvray.core.errors import CheckpointError, RunFolderError
+from lvray.core.run_folder import checkpoint_path
 from lvray.core.trial import LoraConfig
 from lvray.trainer.checkpoint import (
-    checkpoint_path,
     keep_checkpoints,
     latest_checkpoint,
     put_file,
@@ -40,7 +40,9 @@ def learner(width=3):
 
 def write(trial, step, width=3):
     model, optimizer = learner(width)
-    return write_checkpoint(trial, model, optimizer, step=step, lora=LORA, device=CPU)
+    return write_checkpoint(
+        trial, model, optimizer, step=step, lora=LORA, device=CPU, export=Path.mkdir
+    )
 
 
 def names(trial):
@@ -49,7 +51,9 @@ def names(trial):
 
 def test_what_was_written_comes_back(tmp_path):
     model, optimizer = learner()
-    path = write_checkpoint(tmp_path, model, optimizer, step=7, lora=LORA, device=CPU)
+    path = write_checkpoint(
+        tmp_path, model, optimizer, step=7, lora=LORA, device=CPU, export=Path.mkdir
+    )
     expected = torch.rand(3)
 
     other, other_optimizer = learner()

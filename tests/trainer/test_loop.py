@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from lvray.core.errors import CheckpointError
+from lvray.core.run_folder import checkpoint_path
 from lvray.core.trial import TrialConfig
 from lvray.series import windows as cutting
 from lvray.trainer import batches, loop
-from lvray.trainer.checkpoint import checkpoint_path, read_checkpoint
+from lvray.trainer.checkpoint import read_checkpoint
 from lvray.trainer.loop import lr_at, run
 from lvray.trainer.model import load_base
 
@@ -151,7 +152,7 @@ def test_the_base_model_has_one_milestone_at_step_0(make_task, trial_folder):
     assert (measurement.step, measurement.flops) == (0, task.milestones[0].flops)
     assert math.isfinite(measurement.validation_loss)
     assert set(measurement.metrics) == {"forecast_mae", "forecast_rmse", "forecast_failed"}
-    assert [path.name for path in trial_folder("t").iterdir()] == ["forecasts.npz"]
+    assert {path.name for path in trial_folder("t").iterdir()} == {"config.json", "forecasts.npz"}
 
 
 def test_an_untrained_adapter_is_the_base_model(make_task):
@@ -177,10 +178,11 @@ def test_forecasts_are_in_the_units_of_the_data(make_task, values, trial_folder)
     assert measurement.metrics["forecast_failed"] == 0
 
 
-def test_the_last_milestone_saves_an_adapter_for_peft(make_task, trial_folder):
+@pytest.mark.parametrize("step", [1, 2])
+def test_every_checkpoint_holds_an_adapter_for_peft(make_task, trial_folder, step):
     task = make_task(1, 2)
     heard(task)
-    folder = trial_folder("t") / "adapter"
+    folder = checkpoint_path(trial_folder("t"), step) / "adapter"
     config = json.loads((folder / "adapter_config.json").read_text())
     weights = load_file(folder / "adapter_model.safetensors")
     assert (config["r"], config["base_model_name_or_path"]) == (2, task.model)
@@ -282,7 +284,7 @@ def test_a_lost_loss_is_reported_at_once_with_the_flops_it_took(make_task):
     assert measurement.milestone == 0
     assert measurement.step < 40
     assert measurement.flops == measurement.step * task.prices.train_step
-    assert not (Path(task.folder) / "adapter").exists()
+    assert not (Path(task.folder) / "checkpoints").exists()
 
 
 def test_gradients_are_clipped_and_their_norm_is_taken_before(make_task):

@@ -17,7 +17,7 @@ from lvray.core.task import Task
 from lvray.core.trial import StagePlan, TrialConfig
 from lvray.planner.data import ensure_enough, prepare, variables_of
 from lvray.planner.prices import price_trial
-from lvray.planner.stages import Best, allowance, hold_back, outline, plan_stage
+from lvray.planner.stages import Best, allowance, hold_back, outline, plan_stage, spare
 from lvray.planner.tasks import task_of
 from lvray.scheduler.scheduler import Grant
 from lvray.spec.load import load
@@ -97,6 +97,22 @@ def test_a_stage_with_a_fixed_price_asks_for_that_and_no_more():
     stage = sweep.stages[0]
     asked = allowance(sweep, stage, free=10**11, held=0, best={}, variables=2)
     assert asked == outline(sweep, variables=2)[0].price
+
+
+def test_what_a_stage_may_draw_for_lost_work_leaves_later_stages_their_own():
+    sweep = sweep_of()
+    baseline, search, final = sweep.stages
+    rest = {"best": {}, "variables": 2}
+    price = outline(sweep, variables=2)[0].price
+    assert spare(sweep, baseline, free=10**11, held=0, **rest) == 10**11 - price
+    assert spare(sweep, search, free=10**11, held=0, **rest) == 0, "it takes what there is"
+    assert spare(sweep, final, free=0, held=10**10, **rest) == 0
+    two = sweep_of("stages.search.policy=fixed", "stages.search.steps=4")
+    claimed = outline(two, variables=2)[1].price
+    assert spare(two, two.stages[0], free=10**11, held=0, **rest) == 10**11 - price - claimed
+    assert spare(two, two.stages[0], free=claimed, held=0, **rest) == 0
+    capped = sweep_of("stages.baseline.share=0.3")
+    assert spare(capped, capped.stages[0], free=10**11, held=0, **rest) == 0
 
 
 def test_an_adapter_for_a_layer_that_does_not_exist_is_refused_with_the_real_ones():

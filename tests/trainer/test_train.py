@@ -1,0 +1,105 @@
+"""The verb `train`: one trial in this process, under the same ledger and scheduler as a sweep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lvray import audit, train
+from lvray.core.errors import DataError
+from lvray.trainer import loop
+
+pytestmark = pytest.mark.torch
+
+SMALL = Path(__file__).parents[1] / "ray" / "small.yaml"
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs the verb on the small sweep file, with run folders in the test's own folder."""
+
+    def run(*more: str) -> int:
+        return train.main([str(SMALL), "--runs", str(tmp_path), *more])
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "small-train"
+
+
+def books(folder: Path, capsys) -> dict:
+    capsys.readouterr()
+    audit.main([str(folder), "--json"])
+    told: dict = json.loads(capsys.readouterr().out)
+    return told
+
+
+def test_a_trial_is_priced_trained_measured_and_saved(command, folder, capsys):
+    assert command("--steps", "4", "--evaluations", "2", "--forecast") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("step")] == ["2", "4"]
+    assert "forecast_mae" in lines[1]
+    assert (folder / "best" / "adapter_model.safetensors").exists()
+    told = books(folder, capsys)
+    assert told["ok"], told["findings"]
+    assert told["lost"] == "0"
+    assert int(told["spent"]) == int(told["stages"][0]["spent"]) > 0
+
+
+def test_another_number_of_steps_is_another_run(command, folder, tmp_path, capsys):
+    assert command("--steps", "2", "--evaluations", "1") == 0
+    assert command("--steps", "3", "--evaluations", "1") == 1
+    assert "--fresh" in capsys.readouterr().err
+    assert command("--steps", "3", "--evaluations", "1", "--fresh") == 0
+    assert (tmp_path / "small-train.1" / "best").exists()
+    assert books(folder, capsys)["ok"]
+
+
+def test_ctrl_c_loses_the_open_stretch_and_the_same_command_goes_on(
+    command, folder, monkeypatch, capsys
+):
+    evaluate = loop.validation_loss
+    evaluations = []
+
+    def interrupt_the_second(*arguments, **options):
+        evaluations.append(1)
+        if len(evaluations) == 2:
+            raise KeyboardInterrupt
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(loop, "validation_loss", interrupt_the_second)
+    assert command("--steps", "4", "--evaluations", "2") == 130
+    assert "goes on from here" in capsys.readouterr().out
+    first = books(folder, capsys)
+    assert first["ok"], first["findings"]
+    assert int(first["lost"]) > 0
+    assert first["reserved"] == "0"
+    assert command("--steps", "4", "--evaluations", "2") == 0
+    assert [
+        line.split()[1] for line in capsys.readouterr().out.splitlines() if "step " in line
+    ] == ["4"]
+    last = books(folder, capsys)
+    assert last["ok"], last["findings"]
+    assert last["lost"] == first["lost"]
+
+
+def test_a_trial_that_breaks_is_told_and_its_reservation_lost(command, folder, monkeypatch, capsys):
+    def broken(*arguments, **options):
+        raise DataError("the data are gone")
+
+    monkeypatch.setattr(loop, "validation_loss", broken)
+    assert command("--steps", "4") == 1
+    assert "lvray train: the data are gone" in capsys.readouterr().err
+    told = books(folder, capsys)
+    assert told["ok"], told["findings"]
+    assert told["spent"] == told["lost"] != "0"
+
+
+def test_steps_below_one_are_a_usage_error(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command("--steps", "0")
+    assert "0 is not above 0" in capsys.readouterr().err
