@@ -25,6 +25,8 @@ from lvray.scheduler.replay import History
 
 REFRESH_SECONDS = 0.25
 MOST_ROWS = 20
+RATE_SHARE = 0.03
+"""Of the budget: what must have been spent before its rate says anything; the start of the workers is slow."""
 
 COLOURS = {
     Status.RUNNING: "cyan",
@@ -107,9 +109,9 @@ class Scene:
         ]
 
     def seconds_left(self, *, elapsed: float, spent_before: int) -> float | None:
-        """Seconds until the budget is spent at this session's rate; None before anything was heard."""
+        """Seconds until the budget is spent at this session's rate; None before that rate is known."""
         done = self.spent - spent_before
-        if done <= 0:
+        if done < self.budget * RATE_SHARE or done == 0:
             return None
         unspent = self.budget - self.spent - self.ledger.balance(BUDGET)
         return unspent * elapsed / done
@@ -163,7 +165,7 @@ def trial_table(trials: Sequence[Trial]) -> Table:
     table = Table(box=None, pad_edge=False, expand=True)
     for name in ("trial", "status"):
         table.add_column(name, no_wrap=True)
-    for name in ("at", "step", "loss", "FLOPs", "left"):
+    for name in ("rung", "at", "step", "loss", "FLOPs", "left"):
         table.add_column(name, no_wrap=True, justify="right")
     table.add_column("why", ratio=1, no_wrap=True, overflow="ellipsis")
     for trial in trials[:MOST_ROWS]:
@@ -179,6 +181,7 @@ def cells(trial: Trial) -> tuple[str, ...]:
     return (
         trial.plan.trial_id,
         trial.status.value,
+        rung_of(trial),
         f"{trial.reached + 1}/{len(trial.plan.milestones)}",
         f"{trial.step}/{trial.plan.steps}",
         "" if trial.loss is None else f"{trial.loss:.4f}",
@@ -186,6 +189,19 @@ def cells(trial: Trial) -> tuple[str, ...]:
         "" if (left := trial_seconds_left(trial)) is None else format_seconds(left),
         " ".join(trial.reason.split()),
     )
+
+
+def rung_of(trial: Trial) -> str:
+    """The last rung that the trial reached, and the top one; empty where nobody judges at rungs."""
+    rungs = [
+        (index, milestone.rung)
+        for index, milestone in enumerate(trial.plan.milestones)
+        if milestone.rung is not None
+    ]
+    if not rungs:
+        return ""
+    reached = [rung for index, rung in rungs if index <= trial.reached]
+    return f"{reached[-1] if reached else '–'}/{rungs[-1][1]}"
 
 
 def trial_seconds_left(trial: Trial) -> float | None:
@@ -263,7 +279,7 @@ class LiveView:
             news = (trial.status, trial.reached, trial.reason)
             if news != self._told.get(name) and (trial.status is not Status.PLANNED):
                 self._told[name] = news
-                _, status, at, step, loss, flops, _, why = cells(trial)
+                _, status, _, at, step, loss, flops, _, why = cells(trial)
                 share = format_share(self._scene.spent, self._scene.budget)
                 line = f"{share:>6} spent  {name:<14} {status:<9} {at:>5} step {step:<11} loss {loss:<7} {flops:>8}  {why}"
                 self._console.print(line.rstrip(), soft_wrap=True, markup=False)

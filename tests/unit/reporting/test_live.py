@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
 from lvray.core.trial import Measurement, StagePlan, StepPrices, TrialConfig, TrialPlan
 from lvray.reporting.facts import read_facts
-from lvray.reporting.live import MOST_ROWS, LiveView, Scene, bar, cells, render, trial_seconds_left
+from lvray.reporting.live import (
+    MOST_ROWS,
+    LiveView,
+    Scene,
+    bar,
+    cells,
+    render,
+    rung_of,
+    trial_seconds_left,
+)
 from lvray.scheduler.milestones import unroll
 from lvray.scheduler.registry import policy_of
 from lvray.scheduler.scheduler import Scheduler
@@ -42,6 +52,8 @@ def test_the_bar_is_as_long_as_asked_and_shows_what_is_spent(finished):
 def test_the_time_left_goes_by_what_this_session_has_spent(finished):
     scene = scene_of(finished)
     assert scene.seconds_left(elapsed=10, spent_before=scene.spent) is None
+    first_words = scene.spent - scene.budget // 100
+    assert scene.seconds_left(elapsed=10, spent_before=first_words) is None, "too little to tell"
     left = scene.seconds_left(elapsed=10, spent_before=0)
     assert left is not None
     assert 0 <= left < 1
@@ -105,7 +117,7 @@ def test_a_running_trial_tells_the_time_to_the_end_of_its_grant(invented):
     ahead = grant.plan.flops_at(trial.granted) - first.flops
     assert ahead == second.flops - first.flops
     assert trial_seconds_left(trial) == 60.0 * ahead / first.flops
-    assert cells(trial)[6] == "1 min 00 s"
+    assert cells(trial)[7] == "1 min 00 s"
 
 
 def test_running_trials_stand_first_and_the_rest_is_counted(invented):
@@ -114,7 +126,7 @@ def test_running_trials_stand_first_and_the_rest_is_counted(invented):
         scheduler.next_grant()
     scheduler.fail("search-0", "out of memory", retry=False)
     scene = Scene(invented.history, invented.books.ledger)
-    assert [trial.plan.trial_id for trial in scene.trials[:2]] == ["search-1", "search-2"]
+    assert [trial.plan.trial_id for trial in scene.trials[:2]] == ["search-00", "search-2"]
     text = shown(render(scene, elapsed=1, spent_before=0, width=100))
     assert "… 5 more" in text
     assert len(text.splitlines()) <= 25
@@ -139,3 +151,14 @@ def test_a_path_in_brackets_in_a_reason_is_shown_as_it_is(retold):
 def test_the_latest_stage_stands_above_those_before_it(finished):
     stages = [trial.plan.stage for trial in scene_of(finished).trials]
     assert list(dict.fromkeys(stages)) == ["final", "search", "baseline"]
+
+
+def test_a_trial_tells_the_rung_it_reached_where_there_are_rungs(finished):
+    trials = scene_of(finished).history.trials
+    top = max(m.rung for m in trials["search-00"].plan.milestones if m.rung is not None)
+    rungs = {name: rung_of(trial) for name, trial in trials.items()}
+    assert rungs["baseline"] == rungs["final"] == ""
+    assert rungs.pop("search-00") in {f"{rung}/{top}" for rung in range(top + 1)}
+    assert f"{top}/{top}" in rungs.values()
+    waiting = replace(trials["search-00"], curve=())
+    assert rung_of(waiting) == f"–/{top}"
