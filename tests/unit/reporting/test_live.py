@@ -126,7 +126,7 @@ def test_running_trials_stand_first_and_the_rest_is_counted(invented):
         scheduler.next_grant()
     scheduler.fail("search-0", "out of memory", retry=False)
     scene = Scene(invented.history, invented.books.ledger)
-    assert [trial.plan.trial_id for trial in scene.trials[:2]] == ["search-00", "search-2"]
+    assert [trial.plan.trial_id for trial in scene.trials[:2]] == ["search-1", "search-2"]
     text = shown(render(scene, elapsed=1, spent_before=0, width=100))
     assert "… 5 more" in text
     assert len(text.splitlines()) <= 25
