@@ -2,8 +2,10 @@
 
 Successive halving (arXiv:1502.07943) with the asynchronous promotions of ASHA (arXiv:1810.05934), and
 three things of our own. *Planned*: rungs are levels of FLOPs, not steps, laid out as a table that the
-stage can pay for whole before anything runs. *Half a rung*: nobody is promoted before half of a rung
-has reported, since a promotion judged among two or three is nearly drawn by lot. *Promotion, not stopping*: a
+stage can pay for whole before anything runs. *As late as it costs nothing*: a promotion is decided when there is
+no trial left to start and none to promote further down, so that it is judged among as many as can be; what the
+budget buys is the same in any order. A worker that would idle promotes early, but not before half of a rung has
+reported, since a promotion judged among two or three is nearly drawn by lot. *Promotion, not stopping*: a
 trial pauses at its rung and resumes from its checkpoint if it is promoted, then or later.
 
 Symbols: E the stage's allowance, R the price of the final run, n_j the trials that may reach rung j,
@@ -236,7 +238,7 @@ class Halving:
     """n_j: how many trials may reach rung j."""
 
     def judge(self, trial: Trial, trials: Trials) -> Decision:
-        """At a rung: goes on if it would be promoted now, else pauses there; between rungs it goes on."""
+        """At a rung: goes on if it is what its worker would take up next, else pauses there; between rungs it goes on."""
         if stop := diverged(trial):
             return stop
         milestone = trial.plan.milestones[trial.reached]
@@ -248,20 +250,21 @@ class Halving:
             return Decision(Action.STOP, f"reached the last rung with loss {trial.loss:.4f}")
         standing = self._standing(trial, milestone.rung, trials)
         name = trial.plan.trial_id
-        if name in self._promotable(milestone.rung, trials, also=name):
+        waiting = {**trials, name: replace(trial, status=Status.PAUSED)}
+        if next(self.candidates(waiting), None) == name:
             return Decision(Action.CONTINUE, f"{standing}: goes on")
         return Decision(Action.PAUSE, f"{standing}: waits at rung {milestone.rung}")
 
     def candidates(self, trials: Trials) -> Iterator[str]:
-        """Interrupted trials, then promotions from the top rung down, then new starts."""
+        """Interrupted trials, then new starts, then promotions from the lowest rung up."""
         yield from (
             name
             for name, trial in trials.items()
             if trial.status is Status.PAUSED and trial.plan.milestones[trial.reached].rung is None
         )
-        for rung in range(len(self.counts) - 2, -1, -1):
-            yield from self._promotable(rung, trials)
         yield from (name for name, trial in trials.items() if trial.status is Status.PLANNED)
+        for rung in range(len(self.counts) - 1):
+            yield from self._promotable(rung, trials)
 
     def reserve_until(self, trial: Trial) -> int:
         """The whole way to the next rung, the evaluation halfway included."""
@@ -275,8 +278,13 @@ class Halving:
             return f"its way to rung {rung + 1} can no longer be paid: the stage's FLOPs have ended"
         if rung < 0:
             return "never judged: the stage's FLOPs ended before its first rung"
-        on = sum(rung_of(other) > rung for other in trials.values())
-        return f"{self._standing(trial, rung, trials)}; {on} went on"
+        on = [name for name, other in trials.items() if rung_of(other) > rung]
+        ranked = [other.plan.trial_id for other in self._ranked(rung, trials)]
+        late = trial.plan.trial_id in ranked[: len(on)]
+        return (
+            f"{self._standing(trial, rung, trials)}; {len(on)} went on"
+            f"{', promoted before this one was heard' if late else ''}"
+        )
 
     def winner(self, trials: Trials) -> Winner | None:
         """The lowest loss among those that climbed highest."""
@@ -295,8 +303,8 @@ class Halving:
             reason += f"; next {ranked[1].plan.trial_id} with {ranked[1].loss:.4f}"
         return Winner(best.plan.trial_id, reason)
 
-    def _promotable(self, rung: int, trials: Trials, *, also: str | None = None) -> list[str]:
-        """Paused trials (and `also`, which is being judged) that may leave `rung` now, best first."""
+    def _promotable(self, rung: int, trials: Trials) -> list[str]:
+        """Paused trials that may leave `rung` now, best first."""
         ranked = self._ranked(rung, trials)
         wide, narrow = self.counts[rung], self.counts[rung + 1]
         if self._full(rung, trials):
@@ -309,8 +317,7 @@ class Halving:
         waiting = [
             trial.plan.trial_id
             for trial in ranked[:quota]
-            if trial.plan.trial_id not in gone
-            and (trial.status is Status.PAUSED or trial.plan.trial_id == also)
+            if trial.plan.trial_id not in gone and trial.status is Status.PAUSED
         ]
         return waiting[: max(0, narrow - len(gone))]
 

@@ -34,7 +34,7 @@ def test_made_again_the_report_comes_out_the_same(finished):
 
 def test_the_answer_is_one_sentence_with_the_winner_and_its_gain(finished):
     text = answer(read_facts(finished))
-    assert text.startswith("Rank 4, learning rate 0.01 is best: validation loss")
+    assert text.startswith("Rank 8, learning rate 0.01 is best: validation loss")
     assert "below the zero-shot base's 1.0000" in text
     assert text.count(". ") == 0
 

@@ -122,12 +122,14 @@ def heard(name: str, losses: list[float], *, status: Status, granted: int | None
     )
 
 
-def rung_zero(*losses: float, planned: int = 0) -> dict[str, Trial]:
+def rung_zero(*losses: float, planned: int = 0, running: int = 0) -> dict[str, Trial]:
     trials = {
         f"t{i}": heard(f"t{i}", [loss], status=Status.PAUSED) for i, loss in enumerate(losses)
     }
     for index in range(planned):
         trials[f"p{index}"] = heard(f"p{index}", [], status=Status.PLANNED)
+    for index in range(running):
+        trials[f"r{index}"] = heard(f"r{index}", [], status=Status.RUNNING, granted=1)
     return trials
 
 
@@ -135,15 +137,24 @@ HALVING = Halving((9, 3, 2))
 
 
 def test_nobody_is_promoted_before_half_of_the_rung_has_reported():
-    trials = rung_zero(0.9, 0.8, 0.7, 0.6, planned=5)
-    assert list(HALVING.candidates(trials)) == ["p0", "p1", "p2", "p3", "p4"]
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, running=5)
+    assert list(HALVING.candidates(trials)) == []
 
 
-def test_from_half_a_rung_on_the_best_third_of_those_heard_is_promoted():
-    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, planned=4)  # 5 · 3 // 9 = 1
-    assert next(HALVING.candidates(trials)) == "t4"
-    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, planned=3)  # 6 · 3 // 9 = 2
-    assert list(HALVING.candidates(trials))[:3] == ["t5", "t4", "p0"]
+def test_from_half_a_rung_on_the_best_third_of_those_heard_is_promoted_rather_than_idle():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, running=4)  # 5 · 3 // 9 = 1
+    assert list(HALVING.candidates(trials)) == ["t4"]
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, running=3)  # 6 · 3 // 9 = 2
+    assert list(HALVING.candidates(trials)) == ["t5", "t4"]
+
+
+def test_nobody_is_promoted_while_there_is_a_trial_to_start():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, planned=1, running=1)
+    assert list(HALVING.candidates(trials)) == ["p0", "t6", "t5"]
+    now = heard("r0", [0.1], status=Status.RUNNING)
+    decision = HALVING.judge(now, trials | {"r0": now})
+    assert decision.action is Action.PAUSE
+    assert decision.reason == "rung 0: loss 0.1000, rank 1 of 8: waits at rung 0"
 
 
 def test_a_full_rung_promotes_its_best_three_and_no_more():
@@ -157,11 +168,13 @@ def test_a_failed_trial_leaves_its_place_to_the_next():
     assert list(HALVING.candidates(trials)) == ["t7", "t6", "t5"]
 
 
-def test_promotions_go_from_the_top_rung_down():
+def test_promotions_go_from_the_lowest_rung_up():
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
     for index, loss in enumerate([0.3, 0.2, 0.1]):
         trials[f"u{index}"] = heard(f"u{index}", [0.35 - index / 100, loss], status=Status.PAUSED)
     assert list(HALVING.candidates(trials)) == ["u2", "u1"]
+    trials["u0"] = heard("u0", [0.35], status=Status.PAUSED)
+    assert list(HALVING.candidates(trials)) == ["u0", "u2"]
 
 
 def test_a_full_rung_waits_for_those_on_their_way():
@@ -173,7 +186,7 @@ def test_a_full_rung_waits_for_those_on_their_way():
 
 
 def test_judging_pauses_the_mediocre_and_lets_the_best_go_on():
-    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, planned=3)
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, running=3)
     best = heard("now", [0.1], status=Status.RUNNING)
     assert HALVING.judge(best, trials | {"now": best}).action is Action.CONTINUE
     worst = heard("now", [0.95], status=Status.RUNNING)
@@ -206,3 +219,14 @@ def test_the_winner_is_the_lowest_of_those_that_climbed_highest():
     assert winner.trial_id == "u1"
     assert "next u0 with 0.1500" in winner.reason
     assert rung_of(trials["u1"]) == 2
+
+
+def test_who_is_left_behind_is_told_why():
+    trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.1)
+    for index in range(3):
+        trials[f"u{index}"] = heard(f"u{index}", [0.3 + index / 100, 0.2], status=Status.PAUSED)
+    told = {name: HALVING.parting(trials[name], trials) for name in ("t0", "t5")}
+    assert told["t0"] == "rung 0: loss 0.9000, rank 9 of 9; 3 went on"
+    assert told["t5"] == (
+        "rung 0: loss 0.1000, rank 1 of 9; 3 went on, promoted before this one was heard"
+    )
