@@ -15,7 +15,7 @@ Scaling is x' = (x − offset) / scale. The four methods:
     fixed            scale = alpha
     max              scale = max |x| / to
     percentile       scale = percentile of |x| / to
-    offset-quantile  offset = min − offset·(max − min), scale = quantile of (x − offset); every variable apart
+    offset-quantile  offset = min − offset·(max − min), scale = quantile of (x − offset) / to; every variable apart
 
 They are fitted on the training systems once (``per="data"``), or on the history of each series alone
 (``per="series"``; offset-quantile always), so that no forecast ever sees its own future.
@@ -40,7 +40,7 @@ METHODS: Mapping[str, Mapping[str, float]] = {
     "fixed": {"alpha": 10.0},
     "max": {"to": 9.9},
     "percentile": {"percentile": 99.7, "to": 10.0},
-    "offset-quantile": {"offset": 0.3, "quantile": 0.99},
+    "offset-quantile": {"offset": 0.3, "quantile": 0.99, "to": 1.0},
 }
 """Scaling methods, their parameters and what those are unless given."""
 
@@ -254,7 +254,7 @@ def _scales(series: Floats, method: str, parameters: Mapping[str, float]) -> tup
             offset = np.nan_to_num(
                 low - parameters["offset"] * (high - low), posinf=np.inf, neginf=-np.inf
             )
-            scale = _quantile(series - offset[:, None], parameters["quantile"])
+            scale = _quantile(series - offset[:, None], parameters["quantile"]) / parameters["to"]
         else:
             share = parameters["percentile"] / 100 if method == "percentile" else 1.0
             sizes = np.abs(series).reshape(systems, -1, 1)

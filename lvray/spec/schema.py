@@ -187,13 +187,15 @@ class PercentileScaling(Spec):
 
 
 class OffsetQuantileScaling(Spec):
-    """x' = (x − o) / quantile(x − o), o = min − offset · (max − min), by series and variable."""
+    """x' = (x − o) · to / quantile(x − o), o = min − offset · (max − min), by series and variable."""
 
     method: Literal["offset-quantile"] = "offset-quantile"
     offset: Annotated[float, Field(ge=0)] = 0.3
     """Share of a series' range that is put below its smallest value."""
     quantile: Annotated[float, Field(gt=0, le=1)] = 0.99
-    """Share of the shifted values that end up below 1."""
+    """Share of the shifted values that end up below `to`."""
+    to: Positive = 1.0
+    """What the value at the quantile becomes."""
     per: Literal["series"] = "series"
     """Always by series, from its history."""
 

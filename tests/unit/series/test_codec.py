@@ -131,13 +131,15 @@ def test_offset_quantile_takes_every_variable_apart():
     assert codec.scale_of(TRAINING[0]) == Scale((-2.0, -8.5), (6.0, 28.5))
 
 
-def test_offset_quantile_is_what_its_formula_says():
+@pytest.mark.parametrize("to", [1.0, 7.0])
+def test_offset_quantile_is_what_its_formula_says(to):
     history = np.random.default_rng(5).normal(size=(80, 2))
-    scale = Codec.fit(history[None], decimals=3, method="offset-quantile").scale_of(history)
+    codec = Codec.fit(history[None], decimals=3, method="offset-quantile", to=to)
+    scale = codec.scale_of(history)
     for variable, x in enumerate(history.T):
         offset = x.min() - 0.3 * (x.max() - x.min())
         assert scale.offset[variable] == pytest.approx(offset)
-        assert scale.scale[variable] == pytest.approx(np.quantile(x - offset, 0.99))
+        assert scale.scale[variable] == pytest.approx(np.quantile(x - offset, 0.99) / to)
 
 
 @pytest.mark.parametrize("method", ["max", "percentile", "offset-quantile"])
