@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,11 +42,12 @@ def start(sweep: Path, runs: Path, *more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-def audit(folder: Path) -> dict:
+def audit(folder: Path) -> dict[str, Any]:
     """What `lvray audit --json` says of a run folder."""
     command = [sys.executable, "-m", "lvray.audit", str(folder), "--json"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return json.loads(told.stdout)
+    answer: dict[str, Any] = json.loads(told.stdout)
+    return answer
 
 
 def main() -> int:

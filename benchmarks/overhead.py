@@ -15,6 +15,7 @@ import argparse
 import json
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from bare import bare_model, seconds_of_forward, seconds_of_steps
@@ -33,7 +34,7 @@ def main() -> None:
     ]
     evaluation = next(r for r in records if r["event"] == "session")["spec"]["evaluation"]
     plans = {t["trial_id"]: t for r in records if r["event"] == "stage" for t in r["trials"]}
-    heard: dict[tuple[str, int], list[dict]] = {}
+    heard: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for record in records:
         if record["event"] == "measurement":
             row = record["measurement"]

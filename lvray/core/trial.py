@@ -230,6 +230,8 @@ class Measurement:
     """What it ran on: ``CPU``, or an accelerator by its name."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Further figures by name: ``train_loss``, ``forecast_mae``, …; units stand in docs."""
+    window_losses: tuple[float, ...] = ()
+    """The loss of each validation window on its own, in their order, for comparing trials window by window."""
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values: FLOPs as a string, floats that JSON lacks (NaN, inf) as strings."""
@@ -243,6 +245,7 @@ class Measurement:
             "seconds": self.seconds,
             "tokens": self.tokens,
             "device": self.device,
+            "window_losses": list(self.window_losses),
             "metrics": {name: _plain(value) for name, value in self.metrics.items()},
         }
 
@@ -255,7 +258,13 @@ class Measurement:
             name: row[name]
             for name in ("trial_id", "attempt", "milestone", "step", "seconds", "tokens", "device")
         }
-        return cls(**known, flops=int(row["flops"]), validation_loss=loss, metrics=metrics)
+        return cls(
+            **known,
+            flops=int(row["flops"]),
+            validation_loss=loss,
+            window_losses=tuple(row["window_losses"]),
+            metrics=metrics,
+        )
 
 
 def _plain(value: float) -> float | str:

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy
@@ -46,16 +49,37 @@ def next_token_loss(model: Module, tokens: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
 
 
+@dataclass(frozen=True, slots=True)
+class WindowLosses:
+    """The cross-entropy of each validation window on its own: what two trials are compared by, window by window."""
+
+    nats: NDArray[np.float64]
+    """Sums over the predicted tokens of each window [M]."""
+    predicted: NDArray[np.int64]
+    """How many tokens are predicted in each window [M]."""
+
+    @property
+    def mean(self) -> float:
+        """The validation loss: over every predicted token of every window, nats per token."""
+        return float(self.nats.sum() / self.predicted.sum())
+
+    @property
+    def each(self) -> tuple[float, ...]:
+        """The loss of each window in which a token is predicted, nats per token, in order."""
+        said = self.predicted > 0
+        return tuple((self.nats[said] / self.predicted[said]).tolist())
+
+
 @torch.no_grad()
-def validation_loss(
+def window_losses(
     model: Module,
     windows: Windows,
     *,
     batch_size: int,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> float:
-    """Gives the mean cross-entropy over every predicted token of `windows`, nats per token.
+) -> WindowLosses:
+    """Gives the cross-entropy of every window.
 
     The model is left in evaluation mode (no dropout). Sums are taken sequence by sequence, so that
     the result does not depend on `batch_size` beyond the rounding of the matrix products, and so
@@ -73,5 +97,5 @@ def validation_loss(
             nats[row] = cross_entropy(
                 scores.float(), labels[row], ignore_index=IGNORED, reduction="sum"
             )
-    predicted = int((labels != IGNORED).sum())
-    return float(nats.cpu().double().sum()) / predicted
+    predicted = (labels != IGNORED).sum(dim=1)
+    return WindowLosses(nats.cpu().double().numpy(), predicted.cpu().numpy())

@@ -39,7 +39,12 @@ from lvray.trainer.checkpoint import (
     restore_weights,
     write_checkpoint,
 )
-from lvray.trainer.evaluate import next_token_loss, validation_loss, validation_windows
+from lvray.trainer.evaluate import (
+    WindowLosses,
+    next_token_loss,
+    validation_windows,
+    window_losses,
+)
 from lvray.trainer.generate import forecast_systems
 from lvray.trainer.model import attach, detach, load_base, name_of, pick_device
 from lvray.trainer.tokenizer import Tokenizer, load_tokenizer
@@ -110,8 +115,10 @@ def _reach_milestones(bench: Bench, report: Callable[[Measurement], None]) -> No
 
         # 2. evaluate
         loss = math.nan
+        by_window: tuple[float, ...] = ()
         if stretch.finite:
-            loss = _validate(bench)
+            losses = validate(bench)
+            loss, by_window = losses.mean, losses.each
             meter.evaluations += 1
         finite = math.isfinite(loss)
         if finite and milestone.forecast:
@@ -133,6 +140,7 @@ def _reach_milestones(bench: Bench, report: Callable[[Measurement], None]) -> No
                 step=step,
                 flops=meter.flops,
                 validation_loss=loss if finite else math.nan,
+                window_losses=by_window if finite else (),
                 seconds=meter.seconds,
                 tokens=meter.tokens,
                 device=name_of(bench.device),
@@ -353,11 +361,11 @@ def weight_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def _validate(bench: Bench) -> float:
-    """Gives the validation loss, nats per token."""
+def validate(bench: Bench) -> WindowLosses:
+    """Gives the losses over the trial's fixed validation windows."""
     evaluation = bench.task.evaluation
     windows = validation_windows(bench.texts.validation, evaluation, pad_id=bench.tokenizer.pad_id)
-    return validation_loss(
+    return window_losses(
         bench.model,
         windows,
         batch_size=evaluation.batch_size,

@@ -8,7 +8,7 @@ import torch
 from lvray.core.errors import DataError
 from lvray.series.windows import Windows
 from lvray.trainer.batches import labels_of, read_texts
-from lvray.trainer.evaluate import next_token_loss, validation_loss, validation_windows
+from lvray.trainer.evaluate import next_token_loss, validation_windows, window_losses
 from lvray.trainer.model import load_base
 
 pytestmark = pytest.mark.torch
@@ -34,35 +34,59 @@ def test_the_loss_is_the_mean_over_predicted_tokens_and_padding_is_none(base, wi
         with torch.no_grad():
             scores = base(input_ids=row).logits[0, :-1].log_softmax(-1)
         nats += (-scores[torch.arange(length - 1), row[0, 1:]]).tolist()
-    loss = validation_loss(base, windows, batch_size=2, device=CPU)
+    loss = window_losses(base, windows, batch_size=2, device=CPU).mean
     assert loss == pytest.approx(np.mean(nats), rel=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 64])
 def test_the_batch_size_is_a_matter_of_memory_alone(base, windows, batch_size):
-    loss = validation_loss(base, windows, batch_size=batch_size, device=CPU)
-    assert loss == pytest.approx(validation_loss(base, windows, batch_size=2, device=CPU), rel=1e-6)
+    loss = window_losses(base, windows, batch_size=batch_size, device=CPU).mean
+    assert loss == pytest.approx(
+        window_losses(base, windows, batch_size=2, device=CPU).mean, rel=1e-6
+    )
 
 
 def test_what_stands_in_the_padding_changes_nothing(base, windows):
     other = windows.tokens.copy()
     other[2, 20:], other[4, 7:] = 3, 9
-    loss = validation_loss(base, Windows(other, windows.lengths), batch_size=2, device=CPU)
-    assert loss == validation_loss(base, windows, batch_size=2, device=CPU)
+    loss = window_losses(base, Windows(other, windows.lengths), batch_size=2, device=CPU).mean
+    assert loss == window_losses(base, windows, batch_size=2, device=CPU).mean
 
 
 def test_a_label_inside_the_text_does_change_the_loss(base, windows):
     """The fault that the test above is for: were nothing counted at all, it would pass too."""
     other = windows.tokens.copy()
     other[2, 19] = other[2, 19] % 14 + 1
-    loss = validation_loss(base, Windows(other, windows.lengths), batch_size=2, device=CPU)
-    assert loss != validation_loss(base, windows, batch_size=2, device=CPU)
+    loss = window_losses(base, Windows(other, windows.lengths), batch_size=2, device=CPU).mean
+    assert loss != window_losses(base, windows, batch_size=2, device=CPU).mean
+
+
+def test_each_window_has_its_own_loss(base, windows):
+    losses = window_losses(base, windows, batch_size=2, device=CPU)
+    alone = [
+        window_losses(
+            base, Windows(windows.tokens[[i]], windows.lengths[[i]]), batch_size=1, device=CPU
+        )
+        for i in range(5)
+    ]
+    assert losses.each == pytest.approx([one.mean for one in alone], rel=1e-5)
+    assert losses.predicted.tolist() == [31, 31, 19, 31, 6]
+
+
+def test_a_window_in_which_nothing_is_predicted_has_no_loss(base, windows):
+    lengths = windows.lengths.copy()
+    lengths[1] = 1
+    losses = window_losses(base, Windows(windows.tokens, lengths), batch_size=2, device=CPU)
+    assert len(losses.each) == 4
+    assert np.isfinite(losses.mean)
 
 
 def test_training_and_validation_loss_are_one_measure(base, windows):
     tokens, labels = torch.from_numpy(windows.tokens), torch.from_numpy(labels_of(windows))
     loss = next_token_loss(base, tokens, labels).item()
-    assert loss == pytest.approx(validation_loss(base, windows, batch_size=2, device=CPU), rel=1e-6)
+    assert loss == pytest.approx(
+        window_losses(base, windows, batch_size=2, device=CPU).mean, rel=1e-6
+    )
 
 
 def test_validation_windows_do_not_depend_on_the_trial(make_task):
