@@ -62,7 +62,7 @@ def test_another_number_of_steps_is_another_run(command, folder, tmp_path, capsy
 def test_ctrl_c_loses_the_open_stretch_and_the_same_command_goes_on(
     command, folder, monkeypatch, capsys
 ):
-    evaluate = loop.validation_loss
+    evaluate = loop.validate
     evaluations = []
 
     def interrupt_the_second(*arguments, **options):
@@ -71,7 +71,7 @@ def test_ctrl_c_loses_the_open_stretch_and_the_same_command_goes_on(
             raise KeyboardInterrupt
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(loop, "validation_loss", interrupt_the_second)
+    monkeypatch.setattr(loop, "validate", interrupt_the_second)
     assert command("--steps", "4", "--evaluations", "2") == 130
     assert "goes on from here" in capsys.readouterr().out
     first = books(folder, capsys)
@@ -91,7 +91,7 @@ def test_a_trial_that_breaks_is_told_and_its_reservation_lost(command, folder, m
     def broken(*arguments, **options):
         raise DataError("the data are gone")
 
-    monkeypatch.setattr(loop, "validation_loss", broken)
+    monkeypatch.setattr(loop, "validate", broken)
     assert command("--steps", "4") == 1
     assert "lvray train: the data are gone" in capsys.readouterr().err
     told = books(folder, capsys)
