@@ -7,14 +7,96 @@ before the next append. A damaged line anywhere else is an error that names it.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lvray.core.errors import JournalCorrupt, RunFolderError
+
+Clock = Callable[[], datetime]
+"""Says what time it is: the machine's clock, or a simulation's."""
+
+
+def wall_clock() -> datetime:
+    """The machine's time, UTC."""
+    return datetime.now(UTC)
+
+
+def stamp(clock: Clock) -> str:
+    """The time as it stands in records, to the millisecond."""
+    return clock().isoformat(timespec="milliseconds")
+
+
+class Log(Protocol):
+    """Records in the order in which they were written: a `Journal`, or a `MemoryJournal`."""
+
+    path: Path
+    """Where it is; for one that is in no file, what it is called in messages."""
+    lines: int
+    """Records read so far."""
+
+    def replay(self) -> list[dict[str, Any]]:
+        """Gives every record."""
+        ...
+
+    def news(self) -> list[dict[str, Any]]:
+        """Gives the records appended since the last reading."""
+        ...
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Writes one record before it returns; it counts as unread."""
+        ...
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Holds the log for one transaction."""
+        ...
+
+
+class MemoryJournal:
+    """Records that no one else can append to and no crash can tear: those of a simulation."""
+
+    def __init__(self, name: str, *, keep: bool = True) -> None:
+        """Begins an empty one.
+
+        Args:
+            name: what it is called in messages.
+            keep: whether to hold on to records that were read, so that they can be replayed.
+        """
+        self.path = Path(name)
+        self.lines = 0
+        self._keep = keep
+        self._records: list[dict[str, Any]] = []
+        self._read = 0
+
+    def replay(self) -> list[dict[str, Any]]:
+        """Gives every record, in the order in which they were written."""
+        assert self._keep, f"{self.path}: what was read was not kept"
+        self._read = self.lines = 0
+        return self.news()
+
+    def news(self) -> list[dict[str, Any]]:
+        """Gives the records that were appended since this journal was last read."""
+        records = self._records[self._read :]
+        self.lines += len(records)
+        if self._keep:
+            self._read = len(self._records)
+        else:
+            self._records.clear()
+        return records
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Takes one record."""
+        self._records.append(dict(record))
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Nobody else is here."""
+        return nullcontext()
 
 
 class Journal:
@@ -95,6 +177,22 @@ class Journal:
             raise RunFolderError(
                 f"{self.path}: cannot be written: {error.strerror}; nothing was recorded"
             ) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the file for one transaction; the lock ends with the process, however it ends.
+
+        Raises:
+            RunFolderError: the folder cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock = self.path.with_name(self.path.name + ".lock").open("a")
+        except OSError as error:
+            raise RunFolderError(f"{self.path}: cannot be written: {error.strerror}") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _hold_to_length(self, length: int) -> None:
         if length < self._longest:

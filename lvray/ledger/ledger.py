@@ -10,17 +10,15 @@ appended, check, append, fsync. So several sweeps, in several processes, may dra
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from lvray.core.errors import JournalCorrupt, Overdraft, RunFolderError
 from lvray.core.units import format_flops
-from lvray.ledger.journal import Journal
+from lvray.ledger.journal import Clock, Journal, Log, stamp, wall_clock
 
 SOURCE, BUDGET, SPENT = "source", "budget", "spent"
 FORMAT = "lvray-ledger/1"
@@ -138,25 +136,33 @@ WRITE_CHECKS: tuple[Check, ...] = (routes_are_kept, nobody_is_overdrawn)
 class Ledger:
     """One file of transfers, and the balances that they make."""
 
-    def __init__(self, journal: Journal, convention: str) -> None:
+    def __init__(self, journal: Log, convention: str, clock: Clock = wall_clock) -> None:
         self._journal = journal
+        self._clock = clock
         self._known: dict[str, Transfer] = {}
         self._whole = True
         """Whether all that was read was also taken; after an error or Ctrl-C in between, the file is read afresh."""
         self.balances: dict[str, int] = dict.fromkeys((SOURCE, BUDGET, SPENT), 0)
         """FLOPs by account; `source` is below zero by what was granted."""
+        self.taken: Counter[tuple[str, str]] = Counter()
+        """FLOPs that accounts took in all, by kind of transfer and account."""
         self.convention = convention
 
     @classmethod
-    def open(cls, path: Path, *, convention: str) -> Ledger:
+    def open(cls, place: Path | Log, *, convention: str, clock: Clock = wall_clock) -> Ledger:
         """Creates the ledger or replays it.
+
+        Args:
+            place: its file, or a log that is somewhere else.
+            convention: how its FLOPs are counted.
+            clock: tells the time of transfers.
 
         Raises:
             RunFolderError: it is kept under another convention, or cannot be written.
             JournalCorrupt: it is damaged.
         """
-        ledger = cls(Journal(path), convention)
-        with _locked(path):
+        ledger = cls(Journal(place) if isinstance(place, Path) else place, convention, clock)
+        with ledger._journal.locked():
             ledger.refresh()
             if not ledger._journal.lines:
                 ledger._journal.append({"format": FORMAT, "convention": convention})
@@ -187,6 +193,11 @@ class Ledger:
         """Every transfer, in order."""
         return tuple(self._known.values())
 
+    @property
+    def count(self) -> int:
+        """How many transfers there are."""
+        return len(self._known)
+
     def balance(self, account: str) -> int:
         """FLOPs in an account as last read; 0 for one that was never used."""
         return self.balances.get(account, 0)
@@ -202,6 +213,7 @@ class Ledger:
         self._whole = False
         if again:
             self._known.clear()
+            self.taken.clear()
             self.balances = dict.fromkeys((SOURCE, BUDGET, SPENT), 0)
         records = self._journal.replay() if again else self._journal.news()
         for line, record in enumerate(records, self._journal.lines - len(records) + 1):
@@ -219,15 +231,17 @@ class Ledger:
             JournalCorrupt: a key is known with another content, or the file is damaged.
             RunFolderError: the file cannot be written. Nothing was.
         """
-        with _locked(self.path):
+        with self._journal.locked():
             self.refresh()
             fresh = self._unknown(transfers)
             if not fresh:
                 return
             self._check(fresh)
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
             self._journal.append(
-                {"at": now, "transfers": [transfer.to_json() for transfer in fresh]}
+                {
+                    "at": stamp(self._clock),
+                    "transfers": [transfer.to_json() for transfer in fresh],
+                }
             )
             self.refresh()  # what is believed is what stands in the file
 
@@ -281,6 +295,7 @@ class Ledger:
             self._known[transfer.key] = transfer
             self.balances[transfer.giver] = self.balance(transfer.giver) - transfer.flops
             self.balances[transfer.taker] = self.balance(transfer.taker) + transfer.flops
+            self.taken[transfer.kind, transfer.taker] += transfer.flops
 
 
 class Books:
@@ -340,12 +355,7 @@ class Books:
 
     def allowed(self, stage: str) -> int:
         """FLOPs that a stage was given so far."""
-        own = stage_account(self.sweep, stage)
-        return sum(
-            transfer.flops
-            for transfer in self.ledger.transfers
-            if transfer.kind == "allow" and transfer.taker == own
-        )
+        return self.ledger.taken["allow", stage_account(self.sweep, stage)]
 
     def allow(self, stage: str, flops: int, *, key: str) -> None:
         """Gives a stage FLOPs of the sweep."""
@@ -415,7 +425,7 @@ class Books:
         """Returns to the sweep all that a stage has left, and says how much that was."""
         left = self.available(stage)
         if left:
-            key = f"{self.sweep}/{stage}/{len(self.ledger.transfers)}/return"
+            key = f"{self.sweep}/{stage}/{self.ledger.count}/return"
             giver, taker = stage_account(self.sweep, stage), sweep_account(self.sweep)
             self._move("return", giver, taker, left, f"left over by {stage}", key=key)
         return left
@@ -423,7 +433,7 @@ class Books:
     def close_sweep(self) -> None:
         """Returns to the budget all that the sweep has left."""
         if self.free:
-            key = f"{self.sweep}/{len(self.ledger.transfers)}/close"
+            key = f"{self.sweep}/{self.ledger.count}/close"
             self._move(
                 "return",
                 sweep_account(self.sweep),
@@ -435,16 +445,3 @@ class Books:
 
     def _move(self, kind: str, giver: str, taker: str, flops: int, memo: str, *, key: str) -> None:
         self.ledger.transact([Transfer(flops, giver, taker, kind, memo, key)])
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the ledger for one transaction; the lock ends with the process, however it ends."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("a")
-    except OSError as error:
-        raise RunFolderError(f"{path}: cannot be written: {error.strerror}") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

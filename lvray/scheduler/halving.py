@@ -18,12 +18,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 
 from lvray.core.errors import BudgetTooSmall
 from lvray.core.trial import Action, Decision, StagePlan, Status, StepPrices, Trial, TrialPlan
 from lvray.core.units import format_flops
 from lvray.scheduler.milestones import evenly, price, steps_within, unroll
-from lvray.scheduler.policy import Trials, Winner, diverged, finite_loss
+from lvray.scheduler.policy import Winner, diverged, lowest
+from lvray.scheduler.roster import Roster, rung_of
 
 FEWEST = 3
 """A search among fewer candidates is no search: it is refused."""
@@ -237,7 +239,7 @@ class Halving:
     counts: tuple[int, ...]
     """n_j: how many trials may reach rung j."""
 
-    def judge(self, trial: Trial, trials: Trials) -> Decision:
+    def judge(self, trial: Trial, trials: Roster) -> Decision:
         """At a rung: goes on if it is what its worker would take up next, else pauses there; between rungs it goes on."""
         if stop := diverged(trial):
             return stop
@@ -248,133 +250,84 @@ class Halving:
             )
         if milestone.rung == len(self.counts) - 1:
             return Decision(Action.STOP, f"reached the last rung with loss {trial.loss:.4f}")
-        standing = self._standing(trial, milestone.rung, trials)
-        name = trial.plan.trial_id
-        waiting = {**trials, name: replace(trial, status=Status.PAUSED)}
-        if next(self.candidates(waiting), None) == name:
+        standing = _standing(trial, milestone.rung, trials)
+        if next(self.candidates(trials), None) == trial.plan.trial_id:
             return Decision(Action.CONTINUE, f"{standing}: goes on")
         return Decision(Action.PAUSE, f"{standing}: waits at rung {milestone.rung}")
 
-    def candidates(self, trials: Trials) -> Iterator[str]:
+    def candidates(self, trials: Roster) -> Iterator[str]:
         """Interrupted trials, then new starts, then promotions from the lowest rung up."""
-        yield from (
-            name
-            for name, trial in trials.items()
-            if trial.status is Status.PAUSED and trial.plan.milestones[trial.reached].rung is None
-        )
-        yield from (name for name, trial in trials.items() if trial.status is Status.PLANNED)
+        yield from trials.interrupted()
+        yield from trials.with_status(Status.PLANNED)
+        full = True
         for rung in range(len(self.counts) - 1):
-            yield from self._promotable(rung, trials)
+            full = self._full(rung, trials, below=full)
+            none_waits = True
+            for name in self._promotable(rung, trials, full=full):
+                none_waits = False
+                yield name
+            full = full and none_waits
 
     def reserve_until(self, trial: Trial) -> int:
         """The whole way to the next rung, the evaluation halfway included."""
         ahead = range(trial.reached + 1, len(trial.plan.milestones))
         return next(index for index in ahead if trial.plan.milestones[index].rung is not None)
 
-    def parting(self, trial: Trial, trials: Trials) -> str:
-        """The rank at the rung where the trial was left, or that its way on could not be paid."""
+    def parting(self, trial: Trial, trials: Roster) -> str:
+        """The rank at the rung where the trial was left."""
         rung = rung_of(trial)
-        if trial.plan.trial_id in self.candidates(trials):
-            return f"its way to rung {rung + 1} can no longer be paid: the stage's FLOPs have ended"
         if rung < 0:
             return "never judged: the stage's FLOPs ended before its first rung"
-        on = [name for name, other in trials.items() if rung_of(other) > rung]
-        ranked = [other.plan.trial_id for other in self._ranked(rung, trials)]
-        late = trial.plan.trial_id in ranked[: len(on)]
+        gone, rank = trials.gone(rung), trials.rank(trial, rung)
+        late = rank is not None and rank < gone
         return (
-            f"{self._standing(trial, rung, trials)}; {len(on)} went on"
+            f"{_standing(trial, rung, trials)}; {gone} went on"
             f"{', promoted before this one was heard' if late else ''}"
         )
 
-    def winner(self, trials: Trials) -> Winner | None:
+    def winner(self, trials: Roster) -> Winner | None:
         """The lowest loss among those that climbed highest."""
-        heard = [trial for trial in trials.values() if finite_loss(trial) is not None]
-        if not heard:
-            return None
-        highest = max(rung_of(trial) for trial in heard)
-        ranked = sorted(
-            (trial for trial in heard if rung_of(trial) == highest),
-            key=lambda trial: (_score(trial, highest), trial.plan.trial_id),
-        )
-        best = ranked[0]
-        where = f"at rung {highest}" if highest >= 0 else "before the first rung"
-        reason = f"validation loss {best.loss:.4f}, the lowest of {len(ranked)} {where}"
-        if len(ranked) > 1:
-            reason += f"; next {ranked[1].plan.trial_id} with {ranked[1].loss:.4f}"
-        return Winner(best.plan.trial_id, reason)
+        highest = trials.highest()
+        if highest < 0:
+            return lowest(trials)
+        first, *others = (trials[name] for name in trials.best_at(highest, 2))
+        best = trials.score(first, highest)
+        reason = f"validation loss {best:.4f}, the lowest of {trials.standing(highest)} at rung {highest}"
+        for second in others:
+            reason += f"; next {second.plan.trial_id} with {trials.score(second, highest):.4f}"
+        return Winner(first.plan.trial_id, reason)
 
-    def _promotable(self, rung: int, trials: Trials) -> list[str]:
-        """Paused trials that may leave `rung` now, best first."""
-        ranked = self._ranked(rung, trials)
-        wide, narrow = self.counts[rung], self.counts[rung + 1]
-        if self._full(rung, trials):
+    def _promotable(self, rung: int, trials: Roster, *, full: bool) -> Iterator[str]:
+        """Trials that may leave `rung` now, best first."""
+        heard, wide, narrow = trials.standing(rung), self.counts[rung], self.counts[rung + 1]
+        if full:
             quota = narrow
-        elif 2 * len(ranked) >= wide:
-            quota = len(ranked) * narrow // wide
+        elif 2 * heard >= wide:
+            quota = heard * narrow // wide
         else:
-            return []
-        gone = {trial.plan.trial_id for trial in ranked if _left(trial, rung)}
-        waiting = [
-            trial.plan.trial_id
-            for trial in ranked[:quota]
-            if trial.plan.trial_id not in gone and trial.status is Status.PAUSED
-        ]
-        return waiting[: max(0, narrow - len(gone))]
+            return
+        for name in islice(trials.waiting(rung), max(0, narrow - trials.gone(rung))):
+            rank = trials.rank(trials[name], rung)
+            if rank is None or rank >= quota:
+                return
+            yield name
 
-    def _ranked(self, rung: int, trials: Trials) -> list[Trial]:
-        """Trials judged at `rung` that are still of use, lowest loss first."""
-        judged = [
-            trial
-            for trial in trials.values()
-            if rung_of(trial) >= rung
-            and trial.status is not Status.FAILED
-            and math.isfinite(_score(trial, rung))
-        ]
-        return sorted(judged, key=lambda trial: (_score(trial, rung), trial.plan.trial_id))
+    def _full(self, rung: int, trials: Roster, *, below: bool) -> bool:
+        """Whether every trial that can still come to be judged at `rung` has been.
 
-    def _full(self, rung: int, trials: Trials) -> bool:
-        """Whether every trial that can still come to be judged at `rung` has been."""
-        underway = (
-            not trial.status.final
-            and rung_of(trial) == rung - 1
-            and (rung == 0 or _left(trial, rung - 1))
-            for trial in trials.values()
-        )
-        if any(underway):
+        Args:
+            rung: the rung.
+            trials: the stage.
+            below: whether the rung below is full and promotes nobody more.
+        """
+        if trials.underway(rung):
             return False
-        if rung == 0:
-            return True
-        gone = sum(_left(trial, rung - 1) for trial in self._ranked(rung - 1, trials))
-        places = self.counts[rung] - gone
-        return places <= 0 or (
-            self._full(rung - 1, trials) and not self._promotable(rung - 1, trials)
-        )
-
-    def _standing(self, trial: Trial, rung: int, trials: Trials) -> str:
-        ranked = [other.plan.trial_id for other in self._ranked(rung, trials)]
-        if trial.plan.trial_id not in ranked:
-            return f"rung {rung}: not ranked"
-        place = ranked.index(trial.plan.trial_id) + 1
-        return f"rung {rung}: loss {_score(trial, rung):.4f}, rank {place} of {len(ranked)}"
+        return rung == 0 or below or trials.gone(rung - 1) >= self.counts[rung]
 
 
-def rung_of(trial: Trial) -> int:
-    """The highest rung at which the trial was heard, or -1."""
-    passed = [milestone.rung for milestone in trial.plan.milestones[: trial.reached + 1]]
-    return max((rung for rung in passed if rung is not None), default=-1)
-
-
-def _score(trial: Trial, rung: int) -> float:
-    """Validation loss that was heard at `rung`, nats per token."""
-    at = next(
-        index for index, milestone in enumerate(trial.plan.milestones) if milestone.rung == rung
-    )
-    return next(heard.validation_loss for heard in trial.curve if heard.milestone == at)
-
-
-def _left(trial: Trial, rung: int) -> bool:
-    """Whether the trial was promoted from `rung`, whatever became of it there."""
-    at = next(
-        index for index, milestone in enumerate(trial.plan.milestones) if milestone.rung == rung
-    )
-    return trial.granted > at or trial.reached > at
+def _standing(trial: Trial, rung: int, trials: Roster) -> str:
+    rank = trials.rank(trial, rung)
+    if rank is None:
+        return f"rung {rung}: not ranked"
+    score = trials.score(trial, rung)
+    return f"rung {rung}: loss {score:.4f}, rank {rank + 1} of {trials.standing(rung)}"

@@ -8,14 +8,12 @@ gets as fields when it is made from the stage's plan (`scheduler.registry`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from lvray.core.trial import Action, Decision, Trial
-
-Trials = Mapping[str, Trial]
-"""The trials of one stage by id, in the order of the plan."""
+from lvray.core.trial import Action, Decision, Status, Trial
+from lvray.scheduler.roster import Roster
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +27,11 @@ class Winner:
 class Policy(Protocol):
     """Who goes on, who waits, who is done, who won."""
 
-    def judge(self, trial: Trial, trials: Trials) -> Decision:
+    def judge(self, trial: Trial, trials: Roster) -> Decision:
         """What `trial` does after the milestone it just reported; `trials` holds it in that state."""
         ...
 
-    def candidates(self, trials: Trials) -> Iterator[str]:
+    def candidates(self, trials: Roster) -> Iterator[str]:
         """Trials that a free worker should take up, best first: planned ones to start, paused ones to promote.
 
         The scheduler grants the first whose next stretch it can pay for. Nothing to offer now is an
@@ -45,11 +43,14 @@ class Policy(Protocol):
         """Index of the milestone up to which the next stretch is reserved, in one grant."""
         ...
 
-    def parting(self, trial: Trial, trials: Trials) -> str:
-        """Why a trial that is not final when its stage ends was left behind, in words."""
+    def parting(self, trial: Trial, trials: Roster) -> str:
+        """Why a trial that is not final when its stage ends was left behind, in words.
+
+        Only of trials that are no candidates: what the others lack is FLOPs, and the scheduler says so.
+        """
         ...
 
-    def winner(self, trials: Trials) -> Winner | None:
+    def winner(self, trials: Roster) -> Winner | None:
         """The best trial of the stage when it ends; None where no trial has a finite loss."""
         ...
 
@@ -64,3 +65,17 @@ def diverged(trial: Trial) -> Decision | None:
     if trial.loss is None or math.isfinite(trial.loss):
         return None
     return Decision(Action.STOP, f"diverged: validation loss is {trial.loss} at step {trial.step}")
+
+
+def lowest(trials: Roster) -> Winner | None:
+    """The lowest validation loss among the trials that ran to their end, or else among all heard of."""
+    heard = [trial for trial in trials.values() if finite_loss(trial) is not None]
+    whole = [trial for trial in heard if trial.status is Status.COMPLETED]
+    ranked = sorted(whole or heard, key=lambda trial: (finite_loss(trial), trial.plan.trial_id))
+    if not ranked:
+        return None
+    best = ranked[0]
+    rivals = f", the lowest of {len(ranked)}" if len(ranked) > 1 else ""
+    return Winner(
+        best.plan.trial_id, f"validation loss {best.loss:.4f} at step {best.step}{rivals}"
+    )

@@ -21,6 +21,7 @@ from lvray.core.units import format_flops
 from lvray.ledger.ledger import Books
 from lvray.scheduler.milestones import fill
 from lvray.scheduler.policy import Policy, Winner, finite_loss
+from lvray.scheduler.roster import Roster
 
 Record = Callable[[Mapping[str, Any]], None]
 """Writes one line to the journal, durably, before it returns."""
@@ -66,10 +67,8 @@ class Scheduler:
             trials: where the trials stand if the stage was begun before (`scheduler.replay`).
         """
         self.stage = stage
-        self.trials: dict[str, Trial] = (
-            {plan.trial_id: Trial(plan) for plan in stage.trials}
-            if trials is None
-            else dict(trials)
+        self.trials = Roster(
+            (Trial(plan) for plan in stage.trials) if trials is None else trials.values()
         )
         self._policy = policy
         self._books = books
@@ -82,7 +81,7 @@ class Scheduler:
     @property
     def running(self) -> int:
         """How many trials hold a grant."""
-        return sum(trial.status is Status.RUNNING for trial in self.trials.values())
+        return self.trials.count(Status.RUNNING)
 
     @property
     def finished(self) -> bool:
@@ -108,7 +107,7 @@ class Scheduler:
                 "flops": str(flops),
             }
         )
-        self.trials[trial.plan.trial_id] = granted
+        self.trials.put(granted)
         return Grant(granted.plan, attempt, granted.reached, until, flops)
 
     # What a driver tells.
@@ -127,7 +126,7 @@ class Scheduler:
             return Decision(Action.CONTINUE, "heard before")
         self._record({"event": "measurement", "measurement": measurement.to_json()})
         heard = replace(trial, curve=(*trial.curve, measurement))
-        self.trials[measurement.trial_id] = heard
+        self.trials.put(heard)
         self._pay(trial, measurement)
         decision = self._policy.judge(heard, self.trials)
         if decision.action is Action.CONTINUE and heard.reached == heard.granted:
@@ -182,13 +181,19 @@ class Scheduler:
     def close(self) -> Winner | None:
         """Ends the stage: parts with whoever is left, returns what is left, and names the winner."""
         assert self.running == 0, "a stage was closed while a trial holds a grant"
-        for trial in tuple(self.trials.values()):
-            if not trial.status.final:
-                status = Status.REFUSED if trial.status is Status.PLANNED else Status.STOPPED
-                reason = self._policy.parting(trial, self.trials)
-                self._settle_status(
-                    trial, status=status, event={"event": "close", "reason": reason}, reason=reason
-                )
+        left = [trial for trial in self.trials.values() if not trial.status.final]
+        payable = set(self._policy.candidates(self.trials))
+        reasons = [
+            self._unpaid(trial)
+            if trial.plan.trial_id in payable
+            else self._policy.parting(trial, self.trials)
+            for trial in left
+        ]
+        for trial, reason in zip(left, reasons, strict=True):
+            status = Status.REFUSED if trial.status is Status.PLANNED else Status.STOPPED
+            self._settle_status(
+                trial, status=status, event={"event": "close", "reason": reason}, reason=reason
+            )
         winner = self._policy.winner(self.trials)
         returned = self._books.give_back(self.stage.name)
         self._record(
@@ -252,15 +257,16 @@ class Scheduler:
         try:
             self._reserve(trial, trial.attempt, until)
         except Overdraft:
-            need = trial.plan.flops_at(until) - trial.plan.flops_at(trial.reached)
-            left = self._books.available(self.stage.name)
-            return Decision(
-                Action.PAUSE,
-                f"{decision.reason}, but its next stretch costs {format_flops(need)} FLOPs "
-                f"and the stage has {format_flops(left)}",
-            )
-        self.trials[trial.plan.trial_id] = replace(trial, granted=until)
+            return Decision(Action.PAUSE, f"{decision.reason}, but {self._unpaid(trial)}")
+        self.trials.put(replace(trial, granted=until))
         return decision
+
+    def _unpaid(self, trial: Trial) -> str:
+        """Why a trial that should go on does not, in words."""
+        plan = trial.plan
+        need = plan.flops_at(self._policy.reserve_until(trial)) - plan.flops_at(trial.reached)
+        left = self._books.available(self.stage.name)
+        return f"its next stretch costs {format_flops(need)} FLOPs and the stage has {format_flops(left)}"
 
     def _pay(self, before: Trial, measurement: Measurement) -> None:
         """Spends what the attempt used since it was last heard of."""
@@ -282,16 +288,11 @@ class Scheduler:
         books, stage = self._books, self.stage
         if not stage.spare:
             return
-        ahead = sum(
-            trial.plan.price - trial.plan.flops_at(trial.granted)
-            for trial in self.trials.values()
-            if not trial.status.final
-        )
-        lacking = ahead - books.available(stage.name)
+        lacking = self.trials.ahead - books.available(stage.name)
         drawn = books.allowed(stage.name) - stage.allowance
         more = min(lacking, stage.spare - drawn, books.free)
         if more > 0:
-            key = f"{self._session}/{len(books.ledger.transfers)}/made-good"
+            key = f"{self._session}/{books.ledger.count}/made-good"
             books.allow(stage.name, more, key=key)
 
     def _conclude(self, trial: Trial, decision: Decision) -> None:
@@ -326,7 +327,7 @@ class Scheduler:
         granted = trial.granted if status is Status.RUNNING else trial.reached
         name = trial.plan.trial_id
         self._record({**event, "trial_id": name, "status": status.value, "granted": granted})
-        self.trials[name] = replace(trial, status=status, granted=granted, reason=reason)
+        self.trials.put(replace(trial, status=status, granted=granted, reason=reason))
 
 
 def _interrupted(trial: Trial) -> Status:

@@ -8,8 +8,9 @@ import pytest
 
 from lvray.core.errors import BudgetTooSmall
 from lvray.core.trial import Action, Measurement, Status, StepPrices, Trial, TrialConfig, TrialPlan
-from lvray.scheduler.halving import Halving, ladder, plan_halving, rung_of
+from lvray.scheduler.halving import Halving, ladder, plan_halving
 from lvray.scheduler.milestones import unroll
+from lvray.scheduler.roster import Roster, rung_of
 
 PRICES = StepPrices(train_step=10, evaluation=100, forecast=0)
 
@@ -136,45 +137,49 @@ def rung_zero(*losses: float, planned: int = 0, running: int = 0) -> dict[str, T
 HALVING = Halving((9, 3, 2))
 
 
+def candidates(trials: dict[str, Trial]) -> list[str]:
+    return list(HALVING.candidates(Roster(trials.values())))
+
+
 def test_nobody_is_promoted_before_half_of_the_rung_has_reported():
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, running=5)
-    assert list(HALVING.candidates(trials)) == []
+    assert candidates(trials) == []
 
 
 def test_from_half_a_rung_on_the_best_third_of_those_heard_is_promoted_rather_than_idle():
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, running=4)  # 5 · 3 // 9 = 1
-    assert list(HALVING.candidates(trials)) == ["t4"]
+    assert candidates(trials) == ["t4"]
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, running=3)  # 6 · 3 // 9 = 2
-    assert list(HALVING.candidates(trials)) == ["t5", "t4"]
+    assert candidates(trials) == ["t5", "t4"]
 
 
 def test_nobody_is_promoted_while_there_is_a_trial_to_start():
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, planned=1, running=1)
-    assert list(HALVING.candidates(trials)) == ["p0", "t6", "t5"]
+    assert candidates(trials) == ["p0", "t6", "t5"]
     now = heard("r0", [0.1], status=Status.RUNNING)
-    decision = HALVING.judge(now, trials | {"r0": now})
+    decision = HALVING.judge(now, Roster((trials | {"r0": now}).values()))
     assert decision.action is Action.PAUSE
     assert decision.reason == "rung 0: loss 0.1000, rank 1 of 8: waits at rung 0"
 
 
 def test_a_full_rung_promotes_its_best_three_and_no_more():
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
-    assert list(HALVING.candidates(trials)) == ["t8", "t7", "t6"]
+    assert candidates(trials) == ["t8", "t7", "t6"]
 
 
 def test_a_failed_trial_leaves_its_place_to_the_next():
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
     trials["t8"] = replace(trials["t8"], status=Status.FAILED)
-    assert list(HALVING.candidates(trials)) == ["t7", "t6", "t5"]
+    assert candidates(trials) == ["t7", "t6", "t5"]
 
 
 def test_promotions_go_from_the_lowest_rung_up():
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
     for index, loss in enumerate([0.3, 0.2, 0.1]):
         trials[f"u{index}"] = heard(f"u{index}", [0.35 - index / 100, loss], status=Status.PAUSED)
-    assert list(HALVING.candidates(trials)) == ["u2", "u1"]
+    assert candidates(trials) == ["u2", "u1"]
     trials["u0"] = heard("u0", [0.35], status=Status.PAUSED)
-    assert list(HALVING.candidates(trials)) == ["u0", "u2"]
+    assert candidates(trials) == ["u0", "u2"]
 
 
 def test_a_full_rung_waits_for_those_on_their_way():
@@ -182,15 +187,15 @@ def test_a_full_rung_waits_for_those_on_their_way():
     trials["u0"] = heard("u0", [0.3, 0.2], status=Status.PAUSED)
     for name in ("u1", "u2"):
         trials[name] = heard(name, [0.3], status=Status.RUNNING, granted=3)
-    assert list(HALVING.candidates(trials)) == []
+    assert candidates(trials) == []
 
 
 def test_judging_pauses_the_mediocre_and_lets_the_best_go_on():
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, running=3)
     best = heard("now", [0.1], status=Status.RUNNING)
-    assert HALVING.judge(best, trials | {"now": best}).action is Action.CONTINUE
+    assert HALVING.judge(best, Roster((trials | {"now": best}).values())).action is Action.CONTINUE
     worst = heard("now", [0.95], status=Status.RUNNING)
-    decision = HALVING.judge(worst, trials | {"now": worst})
+    decision = HALVING.judge(worst, Roster((trials | {"now": worst}).values()))
     assert decision.action is Action.PAUSE
     assert decision.reason == "rung 0: loss 0.9500, rank 6 of 6: waits at rung 0"
 
@@ -198,14 +203,14 @@ def test_judging_pauses_the_mediocre_and_lets_the_best_go_on():
 def test_judging_asks_nothing_of_the_past_and_changes_nothing():
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
     before = dict(trials)
-    decisions = [HALVING.judge(trials["t0"], trials) for _ in range(3)]
+    decisions = [HALVING.judge(trials["t0"], Roster(trials.values())) for _ in range(3)]
     assert decisions[0] == decisions[1] == decisions[2]
     assert trials == before
 
 
 def test_a_loss_that_is_no_number_stops_the_trial_with_a_reason():
     lost = heard("now", [float("nan")], status=Status.RUNNING)
-    decision = HALVING.judge(lost, {"now": lost})
+    decision = HALVING.judge(lost, Roster(({"now": lost}).values()))
     assert decision.action is Action.STOP
     assert decision.reason.startswith("diverged: validation loss is nan")
 
@@ -214,7 +219,7 @@ def test_the_winner_is_the_lowest_of_those_that_climbed_highest():
     trials = rung_zero(0.05, 0.8)
     trials["u0"] = heard("u0", [0.3, 0.2, 0.15], status=Status.COMPLETED)
     trials["u1"] = heard("u1", [0.3, 0.2, 0.12], status=Status.COMPLETED)
-    winner = HALVING.winner(trials)
+    winner = HALVING.winner(Roster(trials.values()))
     assert winner is not None
     assert winner.trial_id == "u1"
     assert "next u0 with 0.1500" in winner.reason
@@ -225,7 +230,7 @@ def test_who_is_left_behind_is_told_why():
     trials = rung_zero(0.9, 0.8, 0.7, 0.6, 0.5, 0.1)
     for index in range(3):
         trials[f"u{index}"] = heard(f"u{index}", [0.3 + index / 100, 0.2], status=Status.PAUSED)
-    told = {name: HALVING.parting(trials[name], trials) for name in ("t0", "t5")}
+    told = {name: HALVING.parting(trials[name], Roster(trials.values())) for name in ("t0", "t5")}
     assert told["t0"] == "rung 0: loss 0.9000, rank 9 of 9; 3 went on"
     assert told["t5"] == (
         "rung 0: loss 0.1000, rank 1 of 9; 3 went on, promoted before this one was heard"
