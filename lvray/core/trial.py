@@ -8,9 +8,12 @@ Counts of FLOPs are `int` and become strings in JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 ALL_LINEAR = "all-linear"
 """The name peft gives to every linear layer but the head; a `LoraConfig.targets` of one entry."""
@@ -56,7 +59,7 @@ class LoraConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values."""
-        return {**asdict(self), "targets": list(self.targets)}
+        return {**_values(self), "targets": list(self.targets)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> LoraConfig:
@@ -91,7 +94,7 @@ class TrialConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values."""
-        return {**asdict(self), "lora": None if self.lora is None else self.lora.to_json()}
+        return {**_values(self), "lora": None if self.lora is None else self.lora.to_json()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> TrialConfig:
@@ -112,7 +115,7 @@ class StepPrices:
 
     def to_json(self) -> dict[str, str]:
         """Gives plain JSON values, FLOPs as strings."""
-        return {name: str(flops) for name, flops in asdict(self).items()}
+        return {name: str(flops) for name, flops in _values(self).items()}
 
     @classmethod
     def from_json(cls, row: Mapping[str, str]) -> StepPrices:
@@ -135,7 +138,7 @@ class Milestone:
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values, FLOPs as a string."""
-        return {**asdict(self), "flops": str(self.flops)}
+        return {**_values(self), "flops": str(self.flops)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Milestone:
@@ -265,6 +268,11 @@ class Measurement:
             window_losses=tuple(row["window_losses"]),
             metrics=metrics,
         )
+
+
+def _values(held: DataclassInstance) -> dict[str, Any]:
+    """Field by field, values as they are: all that is not plain is replaced by whoever asks."""
+    return {each.name: getattr(held, each.name) for each in fields(held)}
 
 
 def _plain(value: float) -> float | str:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lvray.core.errors import RunFolderError, TrialFailed
+from lvray.core.errors import BudgetTooSmall, RunFolderError, TrialFailed
 from lvray.core.run_folder import RunFolder, write_whole
 from lvray.core.task import DataTask, Task
+from lvray.core.trial import Trial
 from lvray.core.units import format_flops
 from lvray.driver.best import publish
-from lvray.ledger.journal import Journal
+from lvray.ledger.journal import Clock, Journal, Log, stamp, wall_clock
 from lvray.ledger.ledger import Books, Ledger
 from lvray.planner.data import ensure_enough, prepare, variables_of
 from lvray.planner.environment import environment
@@ -42,12 +42,18 @@ class Run:
     """A sweep under way: what was asked, where it is written down, and how it stands."""
 
     sweep: Sweep
+    """As asked, save for its budget, which is what it could draw on a ledger that others share."""
     folder: RunFolder
-    journal: Journal
+    journal: Log
     history: History
     books: Books
-    data: DataTask
     variables: int
+    data: DataTask | None
+    """Where the series are; None where nothing is trained."""
+    publish: Callable[[Trial], None]
+    """Puts the winner's adapter where people look for it."""
+    clock: Clock = wall_clock
+    """Tells the time of records."""
     changed: Callable[[], None] = field(default=lambda: None)
     """Called when something was heard or decided."""
     stage_ended: Callable[[StageHistory], None] = field(default=lambda stage: None)
@@ -57,12 +63,13 @@ class Run:
 
     def record(self, row: Mapping[str, Any]) -> None:
         """Writes one line to the journal, then believes it."""
-        stamped = {"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **row}
+        stamped = {"at": stamp(self.clock), **row}
         self.journal.append(stamped)
         take(self.history, stamped)
 
     def task_of(self, grant: Grant, *, threads: int) -> Task:
         """What a worker with `threads` CPU threads is told of a grant."""
+        assert self.data is not None, "nothing is trained in this run"
         return task_of(self.sweep, self.folder, self.data, grant, threads=threads)
 
     @property
@@ -89,29 +96,72 @@ def open_run(sweep: Sweep, folder: RunFolder) -> Run:
     data = prepare(sweep, folder, again=bool(history.sessions))
     if not history.sessions:
         ensure_enough(sweep, plans, data)
-    shared = Path(sweep.ledger) if sweep.ledger else folder.ledger
+    shared = Path(sweep.ledger.path) if sweep.ledger else folder.ledger
     books = Books(Ledger.open(shared, convention=sweep.convention), sweep.name)
-    run = Run(sweep, folder, journal, history, books, data, variables)
+    run = Run(
+        sweep,
+        folder,
+        journal,
+        history,
+        books,
+        variables,
+        data,
+        publish=lambda winner: publish(sweep, folder, winner),
+    )
     if not history.ended:
-        _begin_session(run)
+        surroundings = environment()
+        draw(run)
+        write_whole(folder.sweep, dump(sweep))
+        write_whole(folder.environment, surroundings.to_text())
+        begin_session(run, sweep, surroundings.to_json())
     return run
 
 
-def _begin_session(run: Run) -> None:
-    """Writes down who goes on with the sweep, and sets aside what stages hold back."""
-    sweep, surroundings = run.sweep, environment()
-    run.books.open_sweep(sweep.budget)
-    write_whole(run.folder.sweep, dump(sweep))
-    write_whole(run.folder.environment, surroundings.to_text())
+def draw(run: Run) -> None:
+    """Draws the sweep's budget on its ledger; what others have left must pay for the plan.
+
+    Raises:
+        BudgetTooSmall: it does not. Nothing stays drawn.
+        RunFolderError: the ledger belongs to other sweeps than the file says.
+    """
+    sweep, shared = run.sweep, run.sweep.ledger
+    drawn = run.books.open_sweep(
+        sweep.budget,
+        total=shared.budget if shared else sweep.budget,
+        place=str(run.folder.root.absolute()) if shared else "this run folder",
+    )
+    if drawn == sweep.budget:
+        return
+    run.sweep = sweep.model_copy(update={"budget": drawn})
+    try:
+        outline(run.sweep, variables=run.variables)
+    except BudgetTooSmall as error:
+        told = run.books.ledger.describe_sweeps()
+        run.books.close_sweep()
+        raise BudgetTooSmall(
+            f"{run.books.ledger.path} has {format_flops(drawn)} FLOPs left for sweep {sweep.name}, which asks for "
+            f"{format_flops(sweep.budget)} ({told}): {error}"
+        ) from None
+
+
+def begin_session(run: Run, asked: Sweep, surroundings: Mapping[str, Any]) -> None:
+    """Writes down who goes on with the sweep, and sets aside what stages hold back.
+
+    Args:
+        run: the sweep, its budget drawn.
+        asked: as the sweep file has it.
+        surroundings: versions, commit and machine.
+    """
+    sweep = run.sweep
     run.record(
         {
             "event": "session",
-            "spec": sweep.to_json(),
+            "spec": asked.to_json(),
             "budget": str(sweep.budget),
             "convention": sweep.convention,
             "ledger": str(run.books.ledger.path.absolute()) if sweep.ledger else None,
             "resumed": bool(run.history.stages),
-            "environment": surroundings.to_json(),
+            "environment": surroundings,
         }
     )
     for stage in sweep.stages:
@@ -185,7 +235,7 @@ def end_sweep(run: Run) -> None:
     ]
     best = run.best[trained[-1]].trial_id if trained else None
     if best is not None:
-        publish(run.sweep, run.folder, run.history.trials[best])
+        run.publish(run.history.trials[best])
     run.books.close_sweep()
     reason = f"winner of stage {trained[-1]}" if trained else "no trial has a finite loss"
     run.record({"event": "sweep_end", "best": best, "reason": reason})

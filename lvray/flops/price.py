@@ -6,6 +6,7 @@ Prices grow in proportion to the batch. Padding costs what text costs.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from lvray.core.errors import UsageError
@@ -54,6 +55,7 @@ class Price(Components):
         }
 
 
+@lru_cache(maxsize=4096)  # a space of thousands of configs has a few dozen prices
 def price(
     shape: ModelShape,
     *,
@@ -118,6 +120,7 @@ def forward_pass(
     ).forward
 
 
+@lru_cache(maxsize=4096)
 def generation(
     shape: ModelShape,
     *,

@@ -76,7 +76,7 @@ class MemoryJournal:
 
     def replay(self) -> list[dict[str, Any]]:
         """Gives every record, in the order in which they were written."""
-        assert self._keep, f"{self.path}: what was read was not kept"
+        assert self._keep or not self.lines, f"{self.path}: what was read was not kept"
         self._read = self.lines = 0
         return self.news()
 
@@ -89,6 +89,15 @@ class MemoryJournal:
         else:
             self._records.clear()
         return records
+
+    def forget(self) -> None:
+        """Lets go of everything that it holds."""
+        self._records.clear()
+        self._read = 0
+
+    def text(self) -> str:
+        """All records as a `Journal` would have written them."""
+        return "".join(map(_line, self._records))
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Takes one record."""
@@ -157,7 +166,7 @@ class Journal:
             RunFolderError: it cannot be written; the file is as it was.
             JournalCorrupt: what was read of the file is no longer there.
         """
-        line = json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line = _line(record).encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: closing a file must not write what an error has already called unwritten.
@@ -208,6 +217,10 @@ class Journal:
         if not isinstance(record, dict):
             raise JournalCorrupt(f"{self.path}, line {number}: not a whole record: {line[:80]!r}")
         return record
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def _whole_end(file: FileIO) -> int:

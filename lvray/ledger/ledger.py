@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from lvray.core.errors import JournalCorrupt, Overdraft, RunFolderError
+from lvray.core.errors import BudgetTooSmall, JournalCorrupt, Overdraft, RunFolderError
 from lvray.core.units import format_flops
 from lvray.ledger.journal import Clock, Journal, Log, stamp, wall_clock
 
@@ -69,7 +69,14 @@ class Transfer:
 
     def to_json(self) -> dict[str, str]:
         """Gives plain JSON values, FLOPs as a string."""
-        return {**asdict(self), "flops": str(self.flops)}
+        return {
+            "flops": str(self.flops),
+            "giver": self.giver,
+            "taker": self.taker,
+            "kind": self.kind,
+            "memo": self.memo,
+            "key": self.key,
+        }
 
     @classmethod
     def from_json(cls, row: object) -> Transfer:
@@ -140,12 +147,14 @@ class Ledger:
         self._journal = journal
         self._clock = clock
         self._known: dict[str, Transfer] = {}
-        self._whole = True
-        """Whether all that was read was also taken; after an error or Ctrl-C in between, the file is read afresh."""
+        self._whole = False
+        """Whether all that was read was also taken; at first, and after an error or Ctrl-C in between, all is read."""
         self.balances: dict[str, int] = dict.fromkeys((SOURCE, BUDGET, SPENT), 0)
         """FLOPs by account; `source` is below zero by what was granted."""
         self.taken: Counter[tuple[str, str]] = Counter()
         """FLOPs that accounts took in all, by kind of transfer and account."""
+        self.returned: Counter[str] = Counter()
+        """FLOPs that stages and sweeps gave back, by account."""
         self.convention = convention
 
     @classmethod
@@ -198,6 +207,35 @@ class Ledger:
         """How many transfers there are."""
         return len(self._known)
 
+    def transfer(self, key: str) -> Transfer | None:
+        """The transfer of that key, as last read; None if there is none."""
+        return self._known.get(key)
+
+    @property
+    def lost(self) -> int:
+        """FLOPs that were spent unheard, of all sweeps."""
+        return self.taken["lose", SPENT]
+
+    @property
+    def sweeps(self) -> tuple[str, ...]:
+        """Every sweep that drew on the budget, the first one first."""
+        return tuple(
+            account.removeprefix("sweep:")
+            for kind, account in self.taken
+            if kind == "allow" and account.startswith("sweep:")
+        )
+
+    def describe_sweep(self, sweep: str) -> str:
+        """What a sweep took of the budget, and gave back, in words."""
+        account = sweep_account(sweep)
+        took, back = self.taken["allow", account], self.returned[account]
+        gave = f" and gave back {format_flops(back)}" if back else ""
+        return f"took {format_flops(took)}{gave}"
+
+    def describe_sweeps(self) -> str:
+        """What every sweep took of the budget, and gave back, in words."""
+        return ", ".join(f"{sweep} {self.describe_sweep(sweep)}" for sweep in self.sweeps)
+
     def balance(self, account: str) -> int:
         """FLOPs in an account as last read; 0 for one that was never used."""
         return self.balances.get(account, 0)
@@ -214,6 +252,7 @@ class Ledger:
         if again:
             self._known.clear()
             self.taken.clear()
+            self.returned.clear()
             self.balances = dict.fromkeys((SOURCE, BUDGET, SPENT), 0)
         records = self._journal.replay() if again else self._journal.news()
         for line, record in enumerate(records, self._journal.lines - len(records) + 1):
@@ -231,9 +270,17 @@ class Ledger:
             JournalCorrupt: a key is known with another content, or the file is damaged.
             RunFolderError: the file cannot be written. Nothing was.
         """
+        self.decide(lambda: transfers)
+
+    def decide(self, choose: Callable[[], Sequence[Transfer]]) -> None:
+        """Makes the transfers that `choose` gives, all or none; nobody else writes between its look and the write.
+
+        Raises:
+            Overdraft, JournalCorrupt, RunFolderError: as `transact` does.
+        """
         with self._journal.locked():
             self.refresh()
-            fresh = self._unknown(transfers)
+            fresh = self._unknown(choose())
             if not fresh:
                 return
             self._check(fresh)
@@ -296,6 +343,8 @@ class Ledger:
             self.balances[transfer.giver] = self.balance(transfer.giver) - transfer.flops
             self.balances[transfer.taker] = self.balance(transfer.taker) + transfer.flops
             self.taken[transfer.kind, transfer.taker] += transfer.flops
+            if transfer.kind == "return":
+                self.returned[transfer.giver] += transfer.flops
 
 
 class Books:
@@ -305,30 +354,61 @@ class Books:
         self.ledger = ledger
         self.sweep = sweep
 
-    def open_sweep(self, budget: int) -> None:
-        """Grants the budget, once, and gives the sweep all that others have not taken of it.
+    def open_sweep(self, budget: int, *, total: int | None = None, place: str = "") -> int:
+        """Takes what the sweep may draw on the ledger's budget, once; a new ledger is granted its budget first.
+
+        Args:
+            budget: FLOPs that the sweep asks for. It gets less where other sweeps have left less.
+            total: FLOPs of the whole ledger; None for what it has, or for `budget` if it is new.
+            place: the run folder. Two sweeps of one name would mix their accounts.
+
+        Returns:
+            FLOPs that the sweep has drawn, now or before.
 
         Raises:
-            RunFolderError: the ledger was opened with another budget.
+            RunFolderError: the ledger was opened with another total, or by another sweep of this name.
+            BudgetTooSmall: the others have left nothing.
         """
-        granted = -self.ledger.balance(SOURCE)
-        if granted not in (0, budget):
-            raise RunFolderError(
-                f"{self.ledger.path} was opened with a budget of {format_flops(granted)} FLOPs, and sweep "
-                f"{self.sweep} asks for {format_flops(budget)}; sweeps that share a ledger share its budget"
+        key = f"{self.sweep}/open"
+
+        def draw() -> list[Transfer]:
+            known = self.ledger.transfer(key)
+            granted = -self.ledger.balance(SOURCE) or None
+            if granted is not None and total is not None and granted != total:
+                raise RunFolderError(
+                    f"{self.ledger.path} has a budget of {format_flops(granted)} FLOPs, and sweep {self.sweep} "
+                    f"takes it for {format_flops(total)}; sweeps that share a ledger share its budget"
+                )
+            if known is not None and known.memo != place:
+                raise RunFolderError(
+                    f"{self.ledger.path} knows a sweep {self.sweep} of {known.memo}, and this one is of {place}; "
+                    "give one of them another name"
+                )
+            if self.drawn:
+                return []
+            whole = granted or total or budget
+            left = whole if granted is None else self.ledger.balance(BUDGET)
+            if left == 0:
+                raise BudgetTooSmall(
+                    f"{self.ledger.path}: nothing is left of {format_flops(whole)} FLOPs for sweep {self.sweep}: "
+                    f"{self.ledger.describe_sweeps()}"
+                )
+            grant = Transfer(whole, SOURCE, BUDGET, "grant", "the whole budget", "grant")
+            # A sweep that found too little gave it back, and draws again when it is run again.
+            again = f"{key}/{self.ledger.count}" if known else key
+            drawn = Transfer(
+                min(budget, left), BUDGET, sweep_account(self.sweep), "allow", place, again
             )
-        self._move("grant", SOURCE, BUDGET, budget, "the whole budget", key="grant")
-        left = self.ledger.balance(BUDGET)
-        opened = f"{self.sweep}/open"
-        if left and opened not in self.ledger._known:
-            self._move(
-                "allow",
-                BUDGET,
-                sweep_account(self.sweep),
-                left,
-                "what the sweep may spend",
-                key=opened,
-            )
+            return [drawn] if granted else [grant, drawn]
+
+        self.ledger.decide(draw)
+        return self.drawn
+
+    @property
+    def drawn(self) -> int:
+        """FLOPs that the sweep took of the ledger's budget and has not given back."""
+        own = sweep_account(self.sweep)
+        return self.ledger.taken["allow", own] - self.ledger.returned[own]
 
     @property
     def free(self) -> int:

@@ -103,7 +103,8 @@ def searched(facts: Facts) -> set[str]:
 def circumstances(facts: Facts) -> list[str]:
     """How FLOPs were counted and on what the sweep ran, a sentence each."""
     seen = facts.environment
-    packages = ", ".join(f"{name} {number}" for name, number in seen["packages"].items())
+    versions = {"Python": seen["python"], **seen["packages"]}
+    with_what = "".join(f", {name} {number}" for name, number in versions.items() if number)
     seconds = sum(seconds_of(trial) for trial in facts.history.trials.values())
     sessions = len(facts.history.sessions)
     devices = {heard.device for trial in facts.history.trials.values() for heard in trial.curve}
@@ -114,7 +115,7 @@ def circumstances(facts: Facts) -> list[str]:
         f"{format_seconds(seconds)} of trials in {sessions} session{'s' if sessions > 1 else ''}, at most {at_once} at once, "
         f"on {' and '.join(sorted(devices)) or 'no device yet'}; the driver on {seen['processor']} "
         f"({seen['cores']} cores), {seen['system']}.",
-        f"lvray {seen['lvray']}{' at ' + seen['commit'] if seen['commit'] else ''}, Python {seen['python']}, {packages}.",
+        f"lvray {seen['lvray']}{' at ' + seen['commit'] if seen['commit'] else ''}{with_what}.",
     ]
 
 

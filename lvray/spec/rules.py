@@ -25,7 +25,7 @@ Rule: TypeAlias = Callable[[Sweep], Iterator[Mistake]]
 SWEEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
-MOST_TRIALS = 10_000
+MOST_TRIALS = 1_000_000
 """Trials of one stage: every one of them is planned, priced and printed before the sweep begins."""
 
 ADAPTER_SHAPE = ("lora.rank", "lora.targets", "lora.variant")

@@ -23,7 +23,12 @@ from pydantic import (
 from lvray.core.trial import ALL_LINEAR
 from lvray.core.units import flops_from_text
 
-SHORTHANDS: Mapping[str, str] = {"data": "source", "scaling": "method", "policy": "name"}
+SHORTHANDS: Mapping[str, str] = {
+    "data": "source",
+    "scaling": "method",
+    "policy": "name",
+    "ledger": "path",
+}
 """Fields that may be one word, and what that word then is: ``policy: halving`` is ``policy: {name: halving}``."""
 
 LARGEST_SEED = 2**32 - 1
@@ -59,6 +64,14 @@ def _flops(value: object) -> int:
     if flops == 0:
         raise ValueError("must be above 0")
     return flops
+
+
+def _flops_or_none(value: object) -> int | None:
+    return None if value is None else _flops(value)
+
+
+def _text_or_none(value: int | None) -> str | None:
+    return None if value is None else str(value)
 
 
 def _part(value: object) -> int | float:
@@ -365,6 +378,17 @@ class WandbSpec(Spec):
     """The project's name there."""
 
 
+class LedgerSpec(Spec):
+    """A ledger on which several sweeps draw, at the same time or one after the other."""
+
+    path: Name
+    """Its file, relative to where the command is run; the first sweep to draw on it makes it."""
+    budget: Annotated[
+        int | None, BeforeValidator(_flops_or_none), PlainSerializer(_text_or_none)
+    ] = None
+    """FLOPs of all sweeps together; null is what the ledger has, or this sweep's own budget if it is new."""
+
+
 class Sweep(Spec):
     """A sweep file. `load.load` reads one; what has passed it is consistent."""
 
@@ -394,8 +418,9 @@ class Sweep(Spec):
     """What the sweep may take of the machine."""
     wandb: Annotated[WandbSpec | None, BeforeValidator(_wandb), PlainSerializer(_or_false)] = None
     """Logging to Weights & Biases: true, false (None here), or keys."""
-    ledger: Name | None = None
-    """A ledger that several sweeps share; null is the run folder's own."""
+    ledger: Annotated[LedgerSpec | None, _one_word("ledger")] = None
+    """A ledger that several sweeps share; null is the run folder's own. One word is a `path`. The sweep draws its
+    own `budget` on it, or what the others have left if that is less, and gives back what it does not spend."""
 
     def to_json(self) -> dict[str, Any]:
         """Gives the resolved sweep as plain JSON values, keyed as in the file; the budget is a string."""

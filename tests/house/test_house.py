@@ -88,6 +88,7 @@ def test_every_verb_is_in_the_readme():
         ["audit", "--help"],
         ["generate", "--help"],
         ["report", "--help"],
+        ["simulate", "sweeps/grid.yaml"],
         ["sweep", "--help"],
         ["train", "--help"],
     ],

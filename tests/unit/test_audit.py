@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from lvray.audit import CHECKS, Evidence, findings, gather, main, statement
+from lvray.audit import gather, main
+from lvray.driver.accounts import CHECKS, Evidence, findings, statement
 from lvray.ledger.journal import Journal
 from lvray.ledger.ledger import BUDGET, SOURCE, SPENT, Ledger
 
@@ -31,7 +32,8 @@ def test_the_statement_reads_well(finished, capsys):
     text = capsys.readouterr().out
     assert "the books are in order" in text
     for stage in statement(Ledger.read(finished / "ledger.jsonl")):
-        assert stage.name in text
+        assert f"  {stage.stage} " in text
+    assert "invented: took 1.00e6" in text
 
 
 def test_a_ledger_file_alone_is_audited_too(finished, capsys):

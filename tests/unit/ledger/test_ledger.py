@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from lvray.core.errors import JournalCorrupt, Overdraft, RunFolderError
+from lvray.core.errors import BudgetTooSmall, JournalCorrupt, Overdraft, RunFolderError
 from lvray.ledger.journal import Journal
 from lvray.ledger.ledger import BUDGET, SOURCE, SPENT, Books, Ledger, Transfer, sweep_account
 
@@ -118,12 +118,49 @@ def test_transfers_go_along_their_own_arrows_only(path, kind, giver, taker):
         books.ledger.transact([Transfer(1, giver, taker, kind, "", "k")])
 
 
-def test_another_convention_or_budget_is_refused(path):
+def test_another_convention_is_refused(path):
     opened(path, 1000)
     with pytest.raises(RunFolderError, match="coursework, and the sweep by palm-lora"):
         Ledger.open(path, convention="palm-lora")
-    with pytest.raises(RunFolderError, match=r"1\.00e3 FLOPs, and sweep other asks for 2\.00e3"):
-        Books(Ledger.open(path, convention="coursework"), "other").open_sweep(2000)
+
+
+def sweep_of(path, name: str) -> Books:
+    return Books(Ledger.open(path, convention="coursework"), name)
+
+
+def test_sweeps_draw_on_one_ledger_what_they_ask_for_or_what_is_left(path):
+    assert sweep_of(path, "one").open_sweep(600, total=1000, place="runs/one") == 600
+    assert sweep_of(path, "two").open_sweep(600, total=1000, place="runs/two") == 400
+    with pytest.raises(BudgetTooSmall, match="one took 600, two took 400"):
+        sweep_of(path, "three").open_sweep(600, place="runs/three")
+
+
+def test_what_one_sweep_gives_back_is_there_for_the_next(path):
+    one, two = sweep_of(path, "one"), sweep_of(path, "two")
+    one.open_sweep(600)
+    with pytest.raises(BudgetTooSmall, match="nothing is left of 600 FLOPs"):
+        two.open_sweep(500)
+    one.allow("search", 100, key="1")
+    one.close_sweep()
+    assert one.drawn == 100
+    assert two.open_sweep(500) == 500
+
+
+def test_a_sweep_draws_once_unless_it_gave_all_of_it_back(path):
+    books = sweep_of(path, "one")
+    assert [books.open_sweep(300, total=1000) for _ in range(3)] == [300] * 3
+    assert sweep_of(path, "one").open_sweep(300, total=1000) == 300
+    books.close_sweep()
+    assert books.open_sweep(700) == 700
+    assert books.ledger.balance(BUDGET) == 300
+
+
+def test_another_total_or_another_sweep_of_the_name_is_refused(path):
+    sweep_of(path, "one").open_sweep(300, total=1000, place="runs/one")
+    with pytest.raises(RunFolderError, match=r"1\.00e3 FLOPs, and sweep two takes it for 2\.00e3"):
+        sweep_of(path, "two").open_sweep(300, total=2000)
+    with pytest.raises(RunFolderError, match="of runs/one, and this one is of runs/other"):
+        sweep_of(path, "one").open_sweep(300, place="runs/other")
 
 
 def test_a_ledger_that_was_ever_overdrawn_is_not_believed(path):
@@ -174,10 +211,10 @@ def test_a_strange_line_is_an_error_that_names_it_however_often_it_is_read(path,
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
     for _ in range(2):
-        with pytest.raises(JournalCorrupt, match=r"ledger\.jsonl, line 4: ") as error:
+        with pytest.raises(JournalCorrupt, match=r"ledger\.jsonl, line 3: ") as error:
             books.ledger.refresh()
         assert told in str(error.value)
-    with pytest.raises(JournalCorrupt, match="line 4"):
+    with pytest.raises(JournalCorrupt, match="line 3"):
         books.allow("search", 1, key="1")
 
 

@@ -86,7 +86,9 @@ words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 def test_any_text_survives_a_dump(tmp_path_factory, question, ledger, targets):
     row = {"name": "x", "budget": 1, "stages": [{"name": "a", "steps": 1}]}
     trial = {"lora": {"targets": [name for name in targets if name != "all-linear"] or ["q"]}}
-    sweep = Sweep.model_validate({**row, "question": question, "ledger": ledger, "trial": trial})
+    sweep = Sweep.model_validate(
+        {**row, "question": question, "ledger": {"path": ledger}, "trial": trial}
+    )
     path = tmp_path_factory.mktemp("dump") / "x.yaml"
     path.write_text(dump(sweep), encoding="utf-8")
 
