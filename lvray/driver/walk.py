@@ -125,6 +125,10 @@ def draw(run: Run) -> None:
         RunFolderError: the ledger belongs to other sweeps than the file says.
     """
     sweep, shared = run.sweep, run.sweep.ledger
+    if run.history.sessions:  # what was drawn then; by now the sweep may have given some of it back
+        drawn = int(run.history.sessions[-1]["budget"])
+        run.sweep = sweep.model_copy(update={"budget": drawn})
+        return
     drawn = run.books.open_sweep(
         sweep.budget,
         total=shared.budget if shared else sweep.budget,

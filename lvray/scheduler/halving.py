@@ -21,11 +21,21 @@ from fractions import Fraction
 from itertools import islice
 
 from lvray.core.errors import BudgetTooSmall
-from lvray.core.trial import Action, Decision, StagePlan, Status, StepPrices, Trial, TrialPlan
+from lvray.core.trial import (
+    Action,
+    Decision,
+    Measurement,
+    StagePlan,
+    Status,
+    StepPrices,
+    Trial,
+    TrialPlan,
+)
 from lvray.core.units import format_flops
-from lvray.scheduler.milestones import evenly, price, steps_within, unroll
+from lvray.scheduler.comparison import gap
+from lvray.scheduler.milestones import price, steps_within, unroll
 from lvray.scheduler.policy import Winner, diverged, lowest
-from lvray.scheduler.roster import Roster, rung_of
+from lvray.scheduler.roster import Roster, milestone_of, rung_of
 
 FEWEST = 3
 """A search among fewer candidates is no search: it is refused."""
@@ -33,8 +43,8 @@ FEWEST = 3
 LARGEST_JUMP = Fraction(4)
 """Between two rungs, and into the final run: beyond 4 × the FLOPs, a short run's ranking misleads."""
 
-EVALUATIONS_A_RUNG = 2
-"""One halfway to the rung for the curve, one at the rung to judge by."""
+LEAST_STEPS = 6
+"""Optimizer steps before a trial can be judged at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +88,8 @@ def ladder(
         counts = _counts(started, rungs, eta)
         growth = _growth(floor, top, rungs, eta)
         weight = sum(count * _widths(growth, rung) for rung, count in enumerate(counts))
-        lowest = Fraction(floor)
-        if weight * lowest <= allowance:
-            if started == candidates:  # more FLOPs than candidates need: every rung is raised
-                lowest = Fraction(allowance) / weight
+        if weight * floor <= allowance:
+            lowest = Fraction(allowance) / weight  # what is left over raises every rung
             levels = tuple(math.floor(lowest * growth**rung) for rung in range(rungs))
             return Ladder(counts, levels)
     least = min(candidates, FEWEST)
@@ -188,7 +196,7 @@ def _laid_out(
     ]
     return StagePlan(
         name=name,
-        trials=tuple(_on_ladder(plan, rungs, most_steps) for plan in started),
+        trials=tuple(on_ladder(plan, rungs, most_steps) for plan in started),
         allowance=allowance,
         policy="halving",
         rungs=rungs.counts,
@@ -197,13 +205,13 @@ def _laid_out(
 
 
 def _floor(prices: StepPrices, warmup_steps: int) -> int:
-    """The least FLOPs at which a trial can be judged: twice its warm-up (ten steps at least), and its evaluations."""
-    steps = max(10, 2 * warmup_steps)
-    return price(prices, steps=steps, evaluations=EVALUATIONS_A_RUNG, forecast=False)
+    """The least FLOPs at which a trial can be judged: twice its warm-up (six steps at least), and its evaluation."""
+    steps = max(LEAST_STEPS, 2 * warmup_steps)
+    return price(prices, steps=steps, evaluations=1, forecast=False)
 
 
 def _price_at_top(prices: StepPrices, steps: int, rungs: int) -> int:
-    return price(prices, steps=steps, evaluations=EVALUATIONS_A_RUNG * rungs, forecast=False)
+    return price(prices, steps=steps, evaluations=rungs, forecast=False)
 
 
 def _capped(rungs: Ladder, top: int) -> Ladder:
@@ -213,21 +221,19 @@ def _capped(rungs: Ladder, top: int) -> Ladder:
     return replace(rungs, levels=tuple(level * top // rungs.levels[-1] for level in rungs.levels))
 
 
-def _on_ladder(plan: TrialPlan, rungs: Ladder, most_steps: int) -> TrialPlan:
-    """The most whole steps that fit each rung, evaluated halfway to it and at it."""
+def on_ladder(plan: TrialPlan, rungs: Ladder, most_steps: int = 0) -> TrialPlan:
+    """The most whole steps that fit each rung, with one evaluation there."""
     stops: list[tuple[int, int | None]] = []
     begun = 0
     for rung, level in enumerate(rungs.levels):
-        evaluations = EVALUATIONS_A_RUNG * (rung + 1)
-        end = steps_within(plan.prices, level, evaluations=evaluations, forecast=False)
+        end = steps_within(plan.prices, level, evaluations=rung + 1, forecast=False)
         end = min(end, most_steps) if most_steps else end
-        if end - begun < EVALUATIONS_A_RUNG:
+        if end <= begun:
             raise BudgetTooSmall(
                 f"stage {plan.stage}: at most {most_steps} steps leave no room for {len(rungs.levels)} rungs; "
                 "raise its steps, or use policy: fixed"
             )
-        between = evenly(end - begun, EVALUATIONS_A_RUNG)
-        stops += [(begun + step, None) for step in between[:-1]] + [(end, rung)]
+        stops.append((end, rung))
         begun = end
     return replace(plan, milestones=unroll(plan.prices, stops, forecast=False))
 
@@ -267,9 +273,11 @@ class Halving:
                 none_waits = False
                 yield name
             full = full and none_waits
+        if full:
+            yield from self._spill(trials)
 
     def reserve_until(self, trial: Trial) -> int:
-        """The whole way to the next rung, the evaluation halfway included."""
+        """The whole way to the next rung."""
         ahead = range(trial.reached + 1, len(trial.plan.milestones))
         return next(index for index in ahead if trial.plan.milestones[index].rung is not None)
 
@@ -286,16 +294,29 @@ class Halving:
         )
 
     def winner(self, trials: Roster) -> Winner | None:
-        """The lowest loss among those that climbed highest."""
+        """The best of those that climbed highest, by paired comparison over the validation windows.
+
+        Where others are not clearly worse than the lowest loss, the one whose loss fell most since the rung before
+        wins, since it is to be trained further; then the one of the higher rank.
+        """
         highest = trials.highest()
         if highest < 0:
             return lowest(trials)
-        first, *others = (trials[name] for name in trials.best_at(highest, 2))
-        best = trials.score(first, highest)
-        reason = f"validation loss {best:.4f}, the lowest of {trials.standing(highest)} at rung {highest}"
-        for second in others:
-            reason += f"; next {second.plan.trial_id} with {trials.score(second, highest):.4f}"
-        return Winner(first.plan.trial_id, reason)
+        first, *others = (
+            trials[name] for name in trials.best_at(highest, trials.standing(highest))
+        )
+        tied = [trial for trial in others if not _clearly_worse(trial, first, highest)]
+        best = min((first, *tied), key=lambda trial: _promise(trial, highest))
+        score = trials.score(best, highest)
+        reason = f"validation loss {score:.4f} at rung {highest}"
+        if best is not first:
+            reason += (
+                f", not clearly above the lowest ({first.plan.trial_id} with {trials.score(first, highest):.4f}: "
+                f"{gap(_at(best, highest), _at(first, highest))}) and falling faster"
+            )
+        elif others:
+            reason += f", the lowest of {trials.standing(highest)}; next {_told(others[0], first, highest, trials)}"
+        return Winner(best.plan.trial_id, reason)
 
     def _promotable(self, rung: int, trials: Roster, *, full: bool) -> Iterator[str]:
         """Trials that may leave `rung` now, best first."""
@@ -312,6 +333,19 @@ class Halving:
                 return
             yield name
 
+    def _spill(self, trials: Roster) -> Iterator[str]:
+        """What losses and divergence have left over goes to those next in line, at the highest rungs first.
+
+        Not to one that is clearly worse than the best there: then more search cannot pay, and the rest buys a longer
+        final run.
+        """
+        for rung in reversed(range(len(self.counts) - 1)):
+            for name in trials.waiting(rung):
+                (best,) = trials.best_at(rung, 1)
+                if name != best and _clearly_worse(trials[name], trials[best], rung):
+                    return
+                yield name
+
     def _full(self, rung: int, trials: Roster, *, below: bool) -> bool:
         """Whether every trial that can still come to be judged at `rung` has been.
 
@@ -323,6 +357,35 @@ class Halving:
         if trials.underway(rung):
             return False
         return rung == 0 or below or trials.gone(rung - 1) >= self.counts[rung]
+
+
+def _at(trial: Trial, rung: int) -> Measurement:
+    """What was heard of a trial at a rung."""
+    index = milestone_of(trial, rung)
+    return next(heard for heard in trial.curve if heard.milestone == index)
+
+
+def _clearly_worse(trial: Trial, leader: Trial, rung: int) -> bool:
+    """Whether a trial's loss at `rung` is clearly above the leader's; without windows to compare by, any loss above is."""
+    between = gap(_at(trial, rung), _at(leader, rung))
+    return between is None or (between.clear and between.mean > 0)
+
+
+def _promise(trial: Trial, rung: int) -> tuple[float, int, str]:
+    """What decides between trials that are equally good: how fast the loss falls, then the rank; smallest first."""
+    slope = 0.0
+    if rung > 0:
+        before, after = _at(trial, rung - 1), _at(trial, rung)
+        slope = after.validation_loss - before.validation_loss
+    lora = trial.plan.config.lora
+    return slope, -(lora.rank if lora else 0), trial.plan.trial_id
+
+
+def _told(trial: Trial, leader: Trial, rung: int, trials: Roster) -> str:
+    """A trial beside the leader, in words."""
+    between = gap(_at(trial, rung), _at(leader, rung))
+    by = "" if between is None else f" ({between})"
+    return f"{trial.plan.trial_id} with {trials.score(trial, rung):.4f}{by}"
 
 
 def _standing(trial: Trial, rung: int, trials: Roster) -> str:

@@ -22,6 +22,9 @@ from lvray.simulator.landscapes import Landscape, Reading
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 """When virtual time begins."""
 
+LATEST = 2.5e11
+"""Seconds after it, nearly 8,000 years: dates have no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
@@ -96,8 +99,8 @@ class World:
         )
 
     def clock(self) -> datetime:
-        """The virtual time, for the stamps of records."""
-        return BEGINNING + timedelta(seconds=self.now)
+        """The virtual time, for the stamps of records; it stands still where a calendar ends."""
+        return BEGINNING + timedelta(seconds=min(self.now, LATEST))
 
     def journal(self, name: str) -> MemoryJournal:
         """A journal that is there for as long as the simulation, at whose writes the driver may die."""

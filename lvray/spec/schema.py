@@ -319,7 +319,7 @@ class HalvingPolicy(Spec):
     """Planned asynchronous halving: few steps for many trials, many steps for the best of them."""
 
     name: Literal["halving"] = "halving"
-    reduction_factor: Annotated[float, Field(ge=1.2, le=4)] = 3.0
+    reduction_factor: Annotated[float, Field(ge=1.2, le=4)] = 4.0
     """η: one in η trials of a rung is promoted to the next, and rungs are at most η times as dear; 1.2 to 4."""
 
 
