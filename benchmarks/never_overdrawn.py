@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from lvray.core.errors import BudgetTooSmall
-from lvray.simulate import simulate, to_json
+from lvray.core.errors import BudgetTooSmall, TrialFailed
+from lvray.driver.accounts import Evidence, findings
+from lvray.ledger.ledger import SPENT, Ledger
+from lvray.scheduler.replay import fold
+from lvray.simulate import simulate
 from lvray.simulator.landscapes import Invented
 from lvray.simulator.world import Conditions, World
 from lvray.spec.load import load
@@ -66,20 +69,24 @@ def endure(work: tuple[int, int]) -> Outcome:
     number, seed = work
     sweep, conditions = weather(number, seed)
     world = World(Invented(seed=number, windows=2, scale=sweep.budget / 100), conditions)
+    ended: tuple[str, ...] = ()
     try:
-        run, _, _ = simulate(sweep, world, keep=False)
+        if not simulate(sweep, world, keep=True).history.ended:
+            ended = ("it did not end",)
     except BudgetTooSmall:
-        return Outcome(number, refused=True)
-    told = to_json(run, world)
-    budget, spent = int(told["budget"]), int(told["spent"])
-    ended = () if run.history.ended else ("it did not end",)
+        if not world.tally.grants:
+            return Outcome(number, refused=True)
+    except TrialFailed:
+        pass  # every trial of the search diverged or crashed too often: told in words, and the books must hold
+    ledger = Ledger.open(world.log("ledger"), convention=sweep.convention)
+    evidence = Evidence(ledger, fold(world.log("journal").replay()), sweep.name)
     return Outcome(
         number,
-        overdraft=max(0, spent - budget),
-        findings=(*told["findings"], *ended),
-        crashes=told["crashes"],
-        kills=told["kills"],
-        lost=int(told["lost"]) / budget,
+        overdraft=max(0, ledger.balance(SPENT) - sweep.budget),
+        findings=(*findings(evidence), *ended),
+        crashes=world.tally.crashes,
+        kills=world.tally.kills,
+        lost=ledger.lost / sweep.budget,
     )
 
 

@@ -23,7 +23,6 @@ from lvray.core.units import flops_from_text, format_flops, format_seconds, form
 from lvray.driver.accounts import Evidence, findings
 from lvray.driver.virtual import SURROUNDINGS, open_virtual
 from lvray.driver.walk import Run, walk
-from lvray.ledger.journal import MemoryJournal
 from lvray.scheduler.replay import StageHistory
 from lvray.scheduler.scheduler import Scheduler
 from lvray.simulator.landscapes import Invented, Landscape, Tabulated
@@ -32,19 +31,19 @@ from lvray.spec.load import dump, load
 from lvray.spec.schema import Sweep
 
 
-def simulate(sweep: Sweep, world: World, *, keep: bool) -> tuple[Run, MemoryJournal, MemoryJournal]:
-    """The whole walk in virtual time; gives the run, its journal and its ledger's log.
+def simulate(sweep: Sweep, world: World, *, keep: bool) -> Run:
+    """The whole walk in virtual time.
 
     Args:
         sweep: the sweep.
-        world: the machines.
+        world: the machines, and the disk with the run's logs.
         keep: whether the logs are wanted afterwards.
 
     Raises:
         LvrayError: whatever a person can mend.
     """
     keep = keep or world.conditions.kills > 0
-    journal, ledger = _logs(world, keep=keep)
+    journal, ledger = (world.log(name, keep=keep) for name in ("journal", "ledger"))
 
     def carry_out(run: Run, scheduler: Scheduler) -> None:
         run.record(
@@ -53,27 +52,16 @@ def simulate(sweep: Sweep, world: World, *, keep: bool) -> tuple[Run, MemoryJour
         # A journal that nobody will read again lets go of what it holds as it goes.
         world.run_stage(scheduler, heard=(lambda: None) if keep else journal.forget)
 
+    folder = RunFolder(Path(sweep.name))
     while True:
         try:
-            run = open_virtual(
-                sweep,
-                RunFolder(Path(sweep.name)),
-                journal=journal,
-                ledger=ledger,
-                clock=world.clock,
-            )
+            run = open_virtual(sweep, folder, journal=journal, ledger=ledger, clock=world.clock)
             if not run.history.ended:
                 walk(run, carry_out)
         except DriverKilled:
             world.now += RESTART_SECONDS
         else:
-            return run, journal, ledger
-
-
-def _logs(world: World, *, keep: bool) -> tuple[MemoryJournal, MemoryJournal]:
-    if world.conditions.kills:
-        return world.journal("journal"), world.journal("ledger")
-    return MemoryJournal("journal", keep=keep), MemoryJournal("ledger", keep=keep)
+            return run
 
 
 def landscape_of(sweep: Sweep, curves: Path | None, seed: int) -> Landscape:
@@ -151,7 +139,7 @@ def describe(told: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_run(run: Run, root: Path, journal: MemoryJournal, ledger: MemoryJournal) -> None:
+def write_run(run: Run, world: World, root: Path) -> None:
     """Writes the simulated run as a run folder, for `report` and `audit`.
 
     Raises:
@@ -163,8 +151,8 @@ def write_run(run: Run, root: Path, journal: MemoryJournal, ledger: MemoryJourna
     write_whole(folder.sweep, dump(run.sweep))
     write_whole(folder.environment, SURROUNDINGS.to_text())
     write_whole(folder.split, json.dumps({"variables": []}) + "\n")
-    write_whole(folder.journal, journal.text())
-    write_whole(folder.ledger, ledger.text())
+    write_whole(folder.journal, world.log("journal").text())
+    write_whole(folder.ledger, world.log("ledger").text())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,9 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sweep = load(arguments.sweep, overrides=arguments.overrides)
         conditions = _conditions(arguments, sweep)
         world = World(landscape_of(sweep, arguments.curves, arguments.seed), conditions)
-        run, journal, ledger = simulate(sweep, world, keep=arguments.runs is not None)
+        run = simulate(sweep, world, keep=arguments.runs is not None)
         if arguments.runs is not None:
-            write_run(run, arguments.runs / sweep.name, journal, ledger)
+            write_run(run, world, arguments.runs / sweep.name)
     except LvrayError as error:
         print(f"lvray simulate: {error}", file=sys.stderr)
         return error.exit_code

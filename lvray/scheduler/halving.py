@@ -86,12 +86,15 @@ def ladder(
         by_count = 1 + max(0, math.ceil(round(math.log(started / 2) / math.log(eta), 9)))
         rungs = int(min(by_range, by_count))
         counts = _counts(started, rungs, eta)
-        growth = _growth(floor, top, rungs, eta)
-        weight = sum(count * _widths(growth, rung) for rung, count in enumerate(counts))
-        if weight * floor <= allowance:
-            lowest = Fraction(allowance) / weight  # what is left over raises every rung
-            levels = tuple(math.floor(lowest * growth**rung) for rung in range(rungs))
-            return Ladder(counts, levels)
+        widest = _growth(floor, top, rungs, eta)
+        # Rather than leave a candidate out that was asked for, rungs stand closer together.
+        growths = _narrower(widest) if started == candidates else [widest]
+        for growth in growths:
+            weight = sum(count * _widths(growth, rung) for rung, count in enumerate(counts))
+            if weight * floor <= allowance:
+                lowest = Fraction(allowance) / weight  # what is left over raises every rung
+                levels = tuple(math.floor(lowest * growth**rung) for rung in range(rungs))
+                return Ladder(counts, levels)
     least = min(candidates, FEWEST)
     raise BudgetTooSmall(
         f"{format_flops(allowance)} FLOPs do not pay for a search among {least} candidates that cost "
@@ -110,6 +113,12 @@ def _growth(floor: int, top: int, rungs: int, eta: Fraction) -> Fraction:
         return eta
     even = Fraction((top / floor) ** (1 / (rungs - 1))).limit_denominator(1000)
     return min(max(even, Fraction(2)), min(LARGEST_JUMP, eta))
+
+
+def _narrower(widest: Fraction) -> list[Fraction]:
+    """From a growth down to 2 × in steps of a quarter."""
+    steps = max(0, math.floor((widest - 2) * 4))
+    return [widest - Fraction(step, 4) for step in range(steps + 1)]
 
 
 def _widths(growth: Fraction, rung: int) -> Fraction:

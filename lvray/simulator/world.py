@@ -86,6 +86,7 @@ class World:
     """Virtual seconds since the sweep began."""
     _chance: random.Random = field(init=False)
     _speeds: tuple[float, ...] = field(init=False)
+    _disk: dict[str, MemoryJournal] = field(default_factory=dict)
     _steps: dict[str, int] = field(default_factory=dict)
     """Steps behind the weights that a trial had when it was last heard, those of trials it continues included."""
 
@@ -102,9 +103,19 @@ class World:
         """The virtual time, for the stamps of records; it stands still where a calendar ends."""
         return BEGINNING + timedelta(seconds=min(self.now, LATEST))
 
-    def journal(self, name: str) -> MemoryJournal:
-        """A journal that is there for as long as the simulation, at whose writes the driver may die."""
-        return FragileJournal(name, self._dies)
+    def log(self, name: str, *, keep: bool = True) -> MemoryJournal:
+        """The log of that name on the virtual disk, made when it is first asked for.
+
+        Args:
+            name: ``journal`` or ``ledger``.
+            keep: whether it holds on to what was read. Where drivers die, at its writes, it always does.
+        """
+        if name not in self._disk:
+            fragile = self.conditions.kills > 0
+            self._disk[name] = (
+                FragileJournal(name, self._dies) if fragile else MemoryJournal(name, keep=keep)
+            )
+        return self._disk[name]
 
     def run_stage(self, scheduler: Scheduler, heard: Callable[[], None] = lambda: None) -> None:
         """Runs the trials of a stage until its scheduler has nothing more to grant.

@@ -27,7 +27,7 @@ STORM = Conditions(
 def told(conditions: Conditions, *overrides: str) -> dict:
     sweep = load(GRID, overrides=overrides)
     world = World(Invented(windows=3, scale=sweep.budget / 100), conditions)
-    run, _, _ = simulate(sweep, world, keep=False)
+    run = simulate(sweep, world, keep=False)
     return to_json(run, world)
 
 

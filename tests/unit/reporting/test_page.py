@@ -199,7 +199,7 @@ def test_of_two_trials_in_one_cell_the_better_one_is_drawn(retold):
     write(copy)
     drawn = (copy / "figures" / "grid.svg").read_text()
     assert "<!-- diverged -->" not in drawn
-    assert "<!-- 0.888 -->" in drawn
+    assert "<!-- 0.886 -->" in drawn
 
 
 def test_labels_that_would_collide_move_up_and_the_others_stay():
