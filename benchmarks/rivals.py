@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from lvray.core.errors import BudgetTooSmall
 from lvray.core.trial import Action, Decision, StagePlan, Status, Trial, TrialPlan
 from lvray.scheduler.fixed import Fixed
+from lvray.scheduler.freeze_thaw import FreezeThaw, plan_freeze_thaw
 from lvray.scheduler.halving import Halving, Ladder, on_ladder, plan_halving
 from lvray.scheduler.milestones import evenly, fill, price, unroll
-from lvray.scheduler.policy import Policy, Winner, diverged, lowest
+from lvray.scheduler.policy import REDUCTION_FACTOR, Policy, Winner, diverged, lowest
 from lvray.scheduler.roster import Roster, rung_of
-from lvray.spec.schema import HalvingPolicy
 
 ETA = 3.0
 """η of the rivals that have one, as in Ray Tune's examples and the papers of Hyperband and ASHA."""
@@ -107,9 +107,21 @@ def halving(setting: Setting) -> Stages:
         setting.candidates,
         allowance=setting.allowance,
         final_run=setting.final_run,
-        reduction_factor=HalvingPolicy().reduction_factor,
+        reduction_factor=REDUCTION_FACTOR,
     )
     yield plan, Halving(plan.rungs)
+
+
+def freeze_thaw(setting: Setting) -> Stages:
+    """The policy `freeze-thaw` with the defaults that a sweep file gets."""
+    plan = plan_freeze_thaw(
+        "search",
+        setting.candidates,
+        allowance=setting.allowance,
+        final_run=setting.final_run,
+        reduction_factor=REDUCTION_FACTOR,
+    )
+    yield plan, FreezeThaw.of(plan)
 
 
 CONTENDERS: dict[str, Callable[[Setting], Stages]] = {
@@ -119,6 +131,7 @@ CONTENDERS: dict[str, Callable[[Setting], Stages]] = {
     "ASHA": asha,
     "Hyperband": hyperband,
     "halving": halving,
+    "freeze-thaw": freeze_thaw,
 }
 
 

@@ -343,10 +343,16 @@ class StagePlan:
     """What a person should know of the plan, a sentence each."""
     spare: int = 0
     """FLOPs that the stage may draw from the sweep beyond its allowance, to do lost work again."""
+    horizon: int = 0
+    """FLOPs at which trials are compared by extrapolation, for policies that do."""
+    spends_all: bool = False
+    """Whether the stage goes on for as long as its allowance pays for another stretch."""
 
     @property
     def price(self) -> int:
         """FLOPs that the stage spends if nothing ends early or is lost: each rung filled by its dearest trials."""
+        if self.spends_all:
+            return self.allowance
         if not self.rungs:
             return sum(plan.price for plan in self.trials)
         total = 0
@@ -362,6 +368,8 @@ class StagePlan:
             "policy": self.policy,
             "allowance": str(self.allowance),
             "spare": str(self.spare),
+            "horizon": str(self.horizon),
+            "spends_all": self.spends_all,
             "rungs": list(self.rungs),
             "notes": list(self.notes),
             "trials": [plan.to_json() for plan in self.trials],
@@ -378,6 +386,8 @@ class StagePlan:
             rungs=tuple(row["rungs"]),
             notes=tuple(row["notes"]),
             spare=int(row["spare"]),
+            horizon=int(row["horizon"]),
+            spends_all=row["spends_all"],
         )
 
 

@@ -17,8 +17,9 @@ from lvray.core.errors import BudgetTooSmall
 from lvray.core.trial import StagePlan, StepPrices, TrialConfig, TrialPlan
 from lvray.core.units import LARGEST_FLOPS, format_flops
 from lvray.planner.prices import price_trial
-from lvray.scheduler.halving import plan_halving
 from lvray.scheduler.milestones import evenly, fill, price, unroll
+from lvray.scheduler.policy import REDUCTION_FACTOR
+from lvray.scheduler.registry import registered
 from lvray.spec.schema import StageSpec, Sweep
 from lvray.spec.space import grid, overridden, trial_config
 
@@ -118,7 +119,7 @@ def _fixed_price(
     sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int
 ) -> int | None:
     """The price of a stage whose trials have a number of steps; None for one that takes what there is."""
-    if stage.steps == "fill" or stage.policy.name != "fixed":
+    if stage.steps == "fill" or registered(stage.policy.name).lay_out is not None:
         return None
     return sum(plan.price for plan in _fixed_trials(sweep, stage, best, variables))
 
@@ -140,21 +141,21 @@ def plan_stage(
         BudgetTooSmall: `allowed` does not pay for what the stage needs at the least.
         ModelError: the model's shape is not known, or a LoRA target is not in it.
     """
-    if stage.policy.name == "halving":
-        return plan_halving(
+    lay_out = registered(stage.policy.name).lay_out
+    if lay_out is not None:
+        return lay_out(
             stage.name,
             _shuffled(_candidates(sweep, stage, best, variables), sweep.seed),
             allowance=allowed,
             final_run=sum(
                 hold_back(sweep, other) for other in sweep.stages if other.from_stage == stage.name
             ),
-            reduction_factor=stage.policy.reduction_factor,
+            reduction_factor=stage.policy.reduction_factor or REDUCTION_FACTOR,
             most_steps=stage.steps if isinstance(stage.steps, int) else None,
         )
     if stage.steps == "fill":
-        return StagePlan(
-            stage.name, (_filling(sweep, stage, allowed, best, variables),), allowed, "fixed"
-        )
+        filling = _filling(sweep, stage, allowed, best, variables)
+        return StagePlan(stage.name, (filling,), allowed, stage.policy.name)
     trials = _fixed_trials(sweep, stage, best, variables)
     dear = sum(plan.price for plan in trials)
     if dear > allowed:
@@ -162,7 +163,7 @@ def plan_stage(
             f"stage {stage.name}: its {len(trials)} trials cost {format_flops(dear)} FLOPs and it may spend "
             f"{format_flops(allowed)}; raise its share or the budget, or give it fewer or shorter trials"
         )
-    return StagePlan(stage.name, trials, allowed, "fixed")
+    return StagePlan(stage.name, trials, allowed, stage.policy.name)
 
 
 def outline(sweep: Sweep, *, variables: int) -> tuple[StagePlan, ...]:

@@ -34,7 +34,7 @@ from lvray.core.trial import (
 from lvray.core.units import format_flops
 from lvray.scheduler.comparison import gap
 from lvray.scheduler.milestones import price, steps_within, unroll
-from lvray.scheduler.policy import Winner, diverged, lowest
+from lvray.scheduler.policy import Registered, Winner, diverged, lowest
 from lvray.scheduler.roster import Roster, milestone_of, rung_of
 
 FEWEST = 3
@@ -403,3 +403,6 @@ def _standing(trial: Trial, rung: int, trials: Roster) -> str:
         return f"rung {rung}: not ranked"
     score = trials.score(trial, rung)
     return f"rung {rung}: loss {score:.4f}, rank {rank + 1} of {trials.standing(rung)}"
+
+
+POLICY = Registered(make=lambda stage: Halving(stage.rungs), lay_out=plan_halving)

@@ -8,12 +8,15 @@ gets as fields when it is made from the stage's plan (`scheduler.registry`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from lvray.core.trial import Action, Decision, Status, Trial
+from lvray.core.trial import Action, Decision, StagePlan, Status, Trial, TrialPlan
 from lvray.scheduler.roster import Roster
+
+REDUCTION_FACTOR = 4.0
+"""η unless a sweep file says otherwise, chosen on tabulated curves (docs/choosing_a_policy.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,45 @@ class Policy(Protocol):
         ...
 
 
+class LayOut(Protocol):
+    """Gives every trial of a stage its milestones."""
+
+    def __call__(
+        self,
+        name: str,
+        trials: Sequence[TrialPlan],
+        *,
+        allowance: int,
+        final_run: int,
+        reduction_factor: float,
+        most_steps: int | None = None,
+    ) -> StagePlan:
+        """Lays a stage out within its allowance.
+
+        Args:
+            name: the stage.
+            trials: the candidates, in the order in which they start; their milestones are replaced.
+            allowance: FLOPs of the stage.
+            final_run: FLOPs of the run that the winner gets afterwards; 0 if none follows.
+            reduction_factor: η, for policies that promote one in so many.
+            most_steps: the most optimizer steps a trial takes; None for no such cap.
+
+        Raises:
+            BudgetTooSmall: the allowance pays for no search.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What a policy's file registers as its `POLICY`."""
+
+    make: Callable[[StagePlan], Policy]
+    """The policy of a stage, from the stage's plan alone."""
+    lay_out: LayOut | None = None
+    """Who decides where trials are measured; None where the sweep file does, with its steps and evaluations."""
+
+
 def finite_loss(trial: Trial) -> float | None:
     """The latest validation loss if it is a finite number, nats per token."""
     return trial.loss if trial.loss is not None and math.isfinite(trial.loss) else None
@@ -67,10 +109,10 @@ def diverged(trial: Trial) -> Decision | None:
     return Decision(Action.STOP, f"diverged: validation loss is {trial.loss} at step {trial.step}")
 
 
-def lowest(trials: Roster) -> Winner | None:
-    """The lowest validation loss among the trials that ran to their end, or else among all heard of."""
+def lowest(trials: Roster, *, whole_first: bool = True) -> Winner | None:
+    """The lowest validation loss of all heard of; `whole_first`, of those that ran to their end if any did."""
     heard = [trial for trial in trials.values() if finite_loss(trial) is not None]
-    whole = [trial for trial in heard if trial.status is Status.COMPLETED]
+    whole = [trial for trial in heard if whole_first and trial.status is Status.COMPLETED]
     ranked = sorted(whole or heard, key=lambda trial: (finite_loss(trial), trial.plan.trial_id))
     if not ranked:
         return None

@@ -1,21 +1,23 @@
-"""Which policies are there? A new one is a file of its own and a line here."""
+"""Which code belongs to a policy's name? `core.policies` has the names; each policy's file ends in its `POLICY`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 
+from lvray.core.policies import POLICIES
 from lvray.core.trial import StagePlan
-from lvray.scheduler.fixed import Fixed
-from lvray.scheduler.halving import Halving
-from lvray.scheduler.policy import Policy
+from lvray.scheduler.policy import Policy, Registered
 
-POLICIES: dict[str, Callable[[StagePlan], Policy]] = {
-    "fixed": lambda stage: Fixed(),
-    "halving": lambda stage: Halving(stage.rungs),
-}
-"""Each makes the policy of one stage from the stage's plan."""
+
+@cache
+def registered(name: str) -> Registered:
+    """What the file of a policy registers."""
+    held = import_module(f"lvray.scheduler.{POLICIES[name]}").POLICY
+    assert isinstance(held, Registered), f"lvray.scheduler.{POLICIES[name]} has no POLICY"
+    return held
 
 
 def policy_of(stage: StagePlan) -> Policy:
     """The policy that `stage` asks for."""
-    return POLICIES[stage.policy](stage)
+    return registered(stage.policy).make(stage)

@@ -43,6 +43,8 @@ class Roster(Mapping[str, Trial]):
         self._gone: Counter[int] = Counter()
         self._underway: Counter[int] = Counter()
         self._ahead = 0
+        self._granted = 0
+        self._attempts = 0
         for trial in trials:
             self.put(trial)
 
@@ -119,6 +121,16 @@ class Roster(Mapping[str, Trial]):
         """FLOPs that all trials which are not final would cost to their end, beyond what is granted."""
         return self._ahead
 
+    @property
+    def granted(self) -> int:
+        """FLOPs of all stretches that trials were granted, from each one's start."""
+        return self._granted
+
+    @property
+    def attempts(self) -> int:
+        """How often trials were started or resumed in a worker."""
+        return self._attempts
+
     def score(self, trial: Trial, rung: int) -> float:
         """What a trial is ranked by at `rung`: the mean validation loss of its last evaluations, nats per token."""
         return score(trial, milestone_of(trial, rung), average_last=self.average_last)
@@ -128,6 +140,8 @@ class Roster(Mapping[str, Trial]):
     def _count(self, trial: Trial, sign: int) -> None:
         name = trial.plan.trial_id
         _change(self._by_status[trial.status], name, sign)
+        self._granted += sign * trial.plan.flops_at(trial.granted)
+        self._attempts += sign * trial.attempt
         if not trial.status.final:
             self._ahead += sign * (trial.plan.price - trial.plan.flops_at(trial.granted))
         highest = -1

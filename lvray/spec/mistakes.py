@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from lvray.spec.tree import Path, Place
 
-TAGGED: Mapping[str, str] = {"scaling": "method", "policy": "name"}
+TAGGED: Mapping[str, str] = {"scaling": "method"}
 """Fields that are one of several models, and the key that says which. pydantic names the model in a
 mistake's location right behind the field."""
 

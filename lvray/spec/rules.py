@@ -188,12 +188,21 @@ def steps_are_given_where_they_are_needed(sweep: Sweep) -> Iterator[Mistake]:
         if stage.policy.name == "fixed" and stage.steps is None:
             wrong = "missing; the policy fixed needs a number of steps, or fill"
             yield Mistake(path, wrong, about, value=False)
-        if stage.policy.name == "halving" and stage.steps == "fill":
-            wrong = "halving plans steps itself; leave this out, or give the most a trial may take"
+        if stage.policy.name != "fixed" and stage.steps == "fill":
+            wrong = f"{stage.policy.name} plans steps itself; leave this out, or give the most a trial may take"
             yield Mistake(path, wrong, about)
         if stage.policy.name == "fixed" and stage.steps == "fill" and _trials(stage) != 1:
             wrong = f"one trial can take all that is left, {_trials(stage)} cannot; give a number, or leave out space"
             yield Mistake(path, wrong, (*about, (*path[:2], "space")))
+
+
+def fixed_has_nothing_to_set(sweep: Sweep) -> Iterator[Mistake]:
+    """Nobody is compared, so nothing says how."""
+    for index, stage in enumerate(sweep.stages):
+        if stage.policy.name == "fixed" and stage.policy.reduction_factor is not None:
+            path: Path = ("stages", index, "policy", "reduction_factor")
+            wrong = "the policy fixed compares nobody; leave this out, or name another policy"
+            yield Mistake(path, wrong, about=((*path[:3], "name"),))
 
 
 def space_is_a_grid_of_fields(sweep: Sweep) -> Iterator[Mistake]:
@@ -281,6 +290,7 @@ RULES: tuple[Rule, ...] = (
     shares_sum_to_one_at_most,
     zero_shot_trains_nothing,
     steps_are_given_where_they_are_needed,
+    fixed_has_nothing_to_set,
     space_is_a_grid_of_fields,
     stride_is_at_most_the_context,
 )

@@ -33,7 +33,7 @@ def changes(draw: st.DrawFn) -> list[Trial]:
         status = draw(st.sampled_from(Status))
         ahead = draw(st.integers(reached, len(STOPS) - 1)) if status is Status.RUNNING else reached
         plan = TrialPlan(name, "search", TrialConfig(), MILESTONES, PRICES)
-        made.append(Trial(plan, status, curve, granted=ahead))
+        made.append(Trial(plan, status, curve, attempt=draw(st.integers(0, 3)), granted=ahead))
     return made
 
 
@@ -65,6 +65,8 @@ def test_what_is_kept_is_what_a_look_at_every_trial_finds(made, average_last):
     assert roster.ahead == sum(
         t.plan.price - t.plan.flops_at(t.granted) for t in trials if not t.status.final
     )
+    assert roster.granted == sum(t.plan.flops_at(t.granted) for t in trials)
+    assert roster.attempts == sum(t.attempt for t in trials)
     for rung, index in RUNGS.items():
         ranked = sorted(
             (score, t.plan.trial_id)

@@ -7,12 +7,14 @@ from dataclasses import fields
 import pytest
 from pydantic import ValidationError
 
+from lvray.core.policies import POLICIES
 from lvray.core.trial import LoraConfig, TrialConfig
 from lvray.flops.conventions import CONVENTIONS
-from lvray.scheduler.registry import POLICIES
+from lvray.scheduler.policy import Registered
+from lvray.scheduler.registry import registered
 from lvray.series.codec import METHODS
 from lvray.spec import schema
-from lvray.spec.schema import LoraSpec, Sweep, TextSpec, TrialChanges, TrialSpec
+from lvray.spec.schema import LoraSpec, PolicySpec, Sweep, TextSpec, TrialChanges, TrialSpec
 
 SMALLEST = {"name": "x", "budget": "1e13", "stages": [{"name": "only", "steps": 10}]}
 
@@ -40,8 +42,8 @@ def test_an_adapter_has_the_fields_and_defaults_of_a_lora_config():
 
 def test_choices_are_those_of_the_rooms_that_know_them():
     assert choices(Sweep, "convention") == set(CONVENTIONS)
-    policies = {policy().name for policy in (schema.FixedPolicy, schema.HalvingPolicy)}
-    assert policies == set(POLICIES)
+    assert choices(PolicySpec, "name") == set(POLICIES)
+    assert all(isinstance(registered(name), Registered) for name in POLICIES)
 
 
 @pytest.mark.parametrize("method", METHODS)
