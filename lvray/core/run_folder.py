@@ -6,6 +6,7 @@ runs/<name>/
     split.json          which systems train, validate, test; the codec fitted on the training ones
     ledger.jsonl        transfers (or wherever `ledger:` points)
     journal.jsonl       measurements and decisions
+    <stage>.study.log   Optuna's study, of a stage whose configs it chose
     trials/<id>/        config.json  forecasts.npz  checkpoints/step-00000123/ (with the adapter/ as peft reads it)
     best/               the winner's adapter and its card
     report.html  report.md  figures/  flops.csv
@@ -62,6 +63,10 @@ class RunFolder:
     def journal(self) -> Path:
         """Measurements and decisions."""
         return self.root / "journal.jsonl"
+
+    def study(self, stage: str) -> Path:
+        """Optuna's journal of the configs that a stage chose as it went."""
+        return self.root / f"{stage}.study.log"
 
     @property
     def best(self) -> Path:

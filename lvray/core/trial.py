@@ -161,6 +161,8 @@ class TrialPlan:
     """The trial whose weights and optimizer this one starts from; None starts afresh."""
     fills: bool = False
     """Whether the trial takes as many steps as its stage can pay for, so that a loss shortens it."""
+    open: bool = False
+    """Whether its config is chosen only when it starts, from what was heard by then; until then it is the dearest."""
 
     def __post_init__(self) -> None:
         """Holds the milestones to their order."""
@@ -195,6 +197,7 @@ class TrialPlan:
             "prices": self.prices.to_json(),
             "continues": self.continues,
             "fills": self.fills,
+            "open": self.open,
         }
 
     @classmethod
@@ -208,6 +211,7 @@ class TrialPlan:
             prices=StepPrices.from_json(row["prices"]),
             continues=row["continues"],
             fills=row["fills"],
+            open=row["open"],
         )
 
 

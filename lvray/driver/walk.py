@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lvray.core.errors import BudgetTooSmall, RunFolderError, TrialFailed
 from lvray.core.run_folder import RunFolder, write_whole
@@ -22,13 +22,26 @@ from lvray.ledger.ledger import Books, Ledger
 from lvray.planner.data import ensure_enough, prepare, variables_of
 from lvray.planner.environment import environment
 from lvray.planner.model import ensure_available
-from lvray.planner.stages import Best, allowance, hold_back, outline, plan_stage, spare
+from lvray.planner.prices import price_trial
+from lvray.planner.stages import (
+    LATER,
+    Best,
+    allowance,
+    config_of,
+    hold_back,
+    outline,
+    plan_stage,
+    spare,
+)
 from lvray.planner.tasks import task_of
 from lvray.scheduler.registry import policy_of
 from lvray.scheduler.replay import History, StageHistory, fold, take
 from lvray.scheduler.scheduler import Grant, Scheduler
 from lvray.spec.load import difference, dump
 from lvray.spec.schema import StageSpec, Sweep
+
+if TYPE_CHECKING:
+    from lvray.planner.proposals import Proposals
 
 HOW_NOT_WHAT = frozenset({"resources", "wandb", "question"})
 """Parts of a sweep file that may change between two sessions: no price and no result depends on them."""
@@ -188,6 +201,7 @@ def run_stage(run: Run, stage: StageSpec, carry_out: CarryOut) -> None:
     """Runs one stage to its winner, from wherever the journal says that it stands."""
     told = run.history.stages.get(stage.name) or _begin_stage(run, stage)
     if not told.ended:
+        proposals = _proposals(run, stage)
         scheduler = Scheduler(
             told.plan,
             policy_of(told.plan),
@@ -196,11 +210,14 @@ def run_stage(run: Run, stage: StageSpec, carry_out: CarryOut) -> None:
             session=run.session,
             most_failures=run.sweep.resources.max_failures,
             trials=told.trials,
+            choose=None if proposals is None else proposals.choose,
         )
         scheduler.recover()
         if not scheduler.finished:
             carry_out(run, scheduler)
         scheduler.close()
+        if proposals is not None:
+            proposals.hear(scheduler.trials)
         run.changed()
         run.stage_ended(told)
     if told.best is not None:
@@ -230,6 +247,23 @@ def _begin_stage(run: Run, stage: StageSpec) -> StageHistory:
         run.books.allow(stage.name, allowed - held, key=f"{run.session}")
     run.record({"event": "stage", **plan.to_json()})
     return run.history.stages[stage.name]
+
+
+def _proposals(run: Run, stage: StageSpec) -> Proposals | None:
+    """Who chooses configs as the stage goes; None where all were known when it began."""
+    if stage.sampler not in LATER:
+        return None
+    from lvray.planner.proposals import (
+        Proposals,  # half a second of Optuna, which most sweeps need not pay
+    )
+
+    return Proposals(
+        stage,
+        seed=run.sweep.seed,
+        config_of=lambda values: config_of(run.sweep, stage, run.best, run.variables, values),
+        prices_of=lambda config: price_trial(run.sweep, config, run.variables),
+        file=None if run.data is None else run.folder.study(stage.name),
+    )
 
 
 def end_sweep(run: Run) -> None:

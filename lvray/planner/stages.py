@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from lvray.core.errors import BudgetTooSmall
 from lvray.core.trial import StagePlan, StepPrices, TrialConfig, TrialPlan
@@ -20,8 +21,8 @@ from lvray.planner.prices import price_trial
 from lvray.scheduler.milestones import evenly, fill, price, unroll
 from lvray.scheduler.policy import REDUCTION_FACTOR
 from lvray.scheduler.registry import registered
-from lvray.spec.schema import StageSpec, Sweep
-from lvray.spec.space import grid, overridden, trial_config
+from lvray.spec.schema import AxisSpec, StageSpec, Sweep
+from lvray.spec.space import as_field, drawn, grid, overridden, size, trial_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +256,11 @@ def _candidates(
     configs = tuple(_configs(sweep, stage, best, variables))
     parent = best.get(stage.from_stage) if stage.from_stage and stage.continues else None
     continues = parent.trial_id if parent else None
+    chosen_later = stage.sampler in LATER
+    highest = _highest(sweep, stage, best, variables) if chosen_later else None
     plans = []
     for index, config in enumerate(configs):
-        prices = price_trial(sweep, config, variables)
+        prices = highest or price_trial(sweep, config, variables)
         trial_id = (
             stage.name
             if len(configs) == 1
@@ -265,26 +268,100 @@ def _candidates(
         )
         milestones = unroll(prices, [(1, None)], forecast=False)
         plans.append(
-            TrialPlan(trial_id, stage.name, config, milestones, prices, continues=continues)
+            TrialPlan(
+                trial_id,
+                stage.name,
+                config,
+                milestones,
+                prices,
+                continues=continues,
+                open=chosen_later,
+            )
         )
     return tuple(plans)
+
+
+LATER = frozenset({"tpe", "gp"})
+"""Samplers that choose a trial's config when it starts."""
 
 
 def _configs(
     sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int
 ) -> Iterable[TrialConfig]:
-    if stage.from_stage is None:
-        return (trial_config(sweep, stage, overrides) for overrides in grid(stage.space))
-    winner = best.get(stage.from_stage)
-    if winner is not None:
-        base = winner.config
+    """The configs of a stage; where they are chosen later, as many times the dearest that there may be."""
+    if stage.sampler == "grid":
+        overrides: Iterable[dict[str, Any]] = grid(stage.space)
+    elif stage.sampler == "random":
+        overrides = drawn(stage.space, stage.samples or 1, sweep.seed)
     else:
-        earlier = next(other for other in sweep.stages if other.name == stage.from_stage)
-        base = max(
-            _configs(sweep, earlier, best, variables),
+        dearest = max(
+            _corner_configs(sweep, stage, best, variables),
             key=lambda config: _dearness(price_trial(sweep, config, variables)),
         )
-    return (overridden(base, stage, overrides) for overrides in grid(stage.space))
+        return (dearest,) * int(min(stage.samples or 1, size(stage.space)))
+    return (config_of(sweep, stage, best, variables, values) for values in overrides)
+
+
+def config_of(
+    sweep: Sweep,
+    stage: StageSpec,
+    best: Mapping[str, Best],
+    variables: int,
+    overrides: Mapping[str, Any],
+) -> TrialConfig:
+    """The config of a trial of `stage` with some of its space's values."""
+    if stage.from_stage is None:
+        return trial_config(sweep, stage, overrides)
+    winner = best.get(stage.from_stage)
+    if winner is not None:
+        return overridden(winner.config, stage, overrides)
+    earlier = next(other for other in sweep.stages if other.name == stage.from_stage)
+    base = max(
+        _configs(sweep, earlier, best, variables),
+        key=lambda config: _dearness(price_trial(sweep, config, variables)),
+    )
+    return overridden(base, stage, overrides)
+
+
+def _corner_configs(
+    sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int
+) -> list[TrialConfig]:
+    corners = grid(_corners(stage.space))
+    return [config_of(sweep, stage, best, variables, corner) for corner in corners]
+
+
+def _highest(
+    sweep: Sweep, stage: StageSpec, best: Mapping[str, Best], variables: int
+) -> StepPrices:
+    """The highest price of each part of a trial, over all configs that the stage may come to choose."""
+    every = [
+        price_trial(sweep, config, variables)
+        for config in _corner_configs(sweep, stage, best, variables)
+    ]
+    return StepPrices(
+        train_step=max(prices.train_step for prices in every),
+        evaluation=max(prices.evaluation for prices in every),
+        forecast=max(prices.forecast for prices in every),
+    )
+
+
+PRICED = frozenset({"lora.rank", "lora.targets", "lora.variant", "context_length", "batch_size"})
+"""Fields on which the price of a trial depends."""
+
+
+def _corners(space: Mapping[str, AxisSpec]) -> dict[str, AxisSpec]:
+    """The space with what no price depends on left out, and of ranges their ends: the dearest config is among them."""
+    return {
+        key: AxisSpec(choices=tuple(as_field(key, end) for end in axis.ends), when=_priced(axis))
+        if axis.choices is None
+        else axis.model_copy(update={"when": _priced(axis)})
+        for key, axis in space.items()
+        if key in PRICED
+    }
+
+
+def _priced(axis: AxisSpec) -> dict[str, tuple[Any, ...]]:
+    return {other: values for other, values in axis.when.items() if other in PRICED}
 
 
 def _dearness(prices: StepPrices) -> tuple[int, int]:

@@ -244,7 +244,11 @@ def _colours(
 def _searched(facts: Facts) -> list[str]:
     """The fields that the sweep's first search varies, as the sweep file has them."""
     spaces = (stage["space"] for stage in facts.spec["stages"] if stage["space"])
-    return [field for field, values in next(spaces, {}).items() if len(values) > 1]
+    return [
+        field
+        for field, values in next(spaces, {}).items()
+        if isinstance(values, list) and len(values) > 1  # a range has no cells to draw
+    ]
 
 
 def grid_figure(facts: Facts) -> Figure | None:

@@ -27,6 +27,10 @@ Record = Callable[[Mapping[str, Any]], None]
 """Writes one line to the journal, durably, before it returns."""
 
 
+Choose = Callable[[Trial, Roster], TrialPlan | None]
+"""Gives an open trial its config and milestones, no dearer than those it has; None where no config is left to try."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A stretch of a trial that is paid for: from the milestone it reached to the one it may reach."""
@@ -53,6 +57,7 @@ class Scheduler:
         session: int = 1,
         most_failures: int = 2,
         trials: Mapping[str, Trial] | None = None,
+        choose: Choose | None = None,
     ) -> None:
         """Takes up a stage.
 
@@ -65,6 +70,7 @@ class Scheduler:
                 one that a killed driver made and told nobody of must not pay for one of ours.
             most_failures: how often a trial may break before it is given up.
             trials: where the trials stand if the stage was begun before (`scheduler.replay`).
+            choose: chooses the configs of trials that are open.
         """
         self.stage = stage
         self.trials = Roster(
@@ -75,6 +81,7 @@ class Scheduler:
         self._record = record
         self._session = session
         self._most_failures = most_failures
+        self._choose = choose
 
     # What a driver asks.
 
@@ -90,7 +97,8 @@ class Scheduler:
 
     def next_grant(self) -> Grant | None:
         """Pays for the stretch that a free worker should take up now; None to wait, or for no more."""
-        chosen = self._affordable()
+        while (chosen := self._affordable()) is not None and chosen[0].plan.open:
+            self._configure(chosen[0])
         if chosen is None:
             return None
         trial, until = chosen
@@ -239,6 +247,24 @@ class Scheduler:
             if milestones is None
             else replace(trial, plan=replace(plan, milestones=milestones))
         )
+
+    def _configure(self, trial: Trial) -> None:
+        """Gives an open trial its config, or refuses it where every config has been tried."""
+        assert self._choose is not None, f"{trial.plan.trial_id} is open and nobody chooses"
+        plan = self._choose(trial, self.trials)
+        if plan is None:
+            reason = "every config of the space has been tried"
+            self._settle_status(
+                trial,
+                status=Status.REFUSED,
+                event={"event": "close", "reason": reason},
+                reason=reason,
+            )
+            return
+        assert not plan.open, f"{plan.trial_id} is still open"
+        assert plan.price <= trial.plan.price, f"{plan.trial_id} became dearer"
+        self._record({"event": "replan", "trial": plan.to_json()})
+        self.trials.put(replace(trial, plan=plan))
 
     def _reserve(self, trial: Trial, attempt: int, until: int) -> int:
         """Reserves the stretch from the last milestone that is paid for to `until`, in the ledger."""

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from lvray.spec.mistakes import Mistake, explain, nearest, unknown_key
-from lvray.spec.schema import StageSpec, Sweep, TrialSpec
-from lvray.spec.space import apply, fields, flat
+from lvray.spec.schema import AxisSpec, StageSpec, Sweep, TrialSpec
+from lvray.spec.space import apply, as_field, fields, flat
 from lvray.spec.tree import Path
 
 Rule: TypeAlias = Callable[[Sweep], Iterator[Mistake]]
@@ -205,20 +205,72 @@ def fixed_has_nothing_to_set(sweep: Sweep) -> Iterator[Mistake]:
             yield Mistake(path, wrong, about=((*path[:3], "name"),))
 
 
-def space_is_a_grid_of_fields(sweep: Sweep) -> Iterator[Mistake]:
+def space_is_made_of_fields(sweep: Sweep) -> Iterator[Mistake]:
     """Its keys are fields of a trial, its values are values of that field, each once."""
     for index, stage in enumerate(sweep.stages):
         path: Path = ("stages", index, "space")
-        for key, values in stage.space.items():
+        before: list[str] = []
+        for key, axis in stage.space.items():
             if key not in fields():
                 yield unknown_key((*path, key), fields())
-            elif not values:
+                continue
+            kinds = [kind for kind in AXIS_KINDS if getattr(axis, kind) is not None]
+            if len(kinds) != 1:
+                wrong = (
+                    f"needs one of {', '.join(AXIS_KINDS)}, and has {' and '.join(kinds) or 'none'}"
+                )
+                yield Mistake((*path, key), wrong, value=False)
+            elif axis.choices == ():
                 yield Mistake((*path, key), "needs at least one value")
+            elif axis.choices is not None:
+                inner = ("choices",) if axis.when else ()
+                yield from _values_of_a_field((*path, key, *inner), key, axis.choices)
             else:
-                yield from _values_of_a_field((*path, key), key, values)
+                yield from _ends_of_a_range((*path, key, kinds[0]), key, axis)
+            for other in axis.when:
+                if other not in before:
+                    wrong = f"must be a field that stands before {key} in this space"
+                    yield Mistake((*path, key, "when", other), wrong, value=False)
+            before.append(key)
         if _trials(stage) > MOST_TRIALS:
-            wrong = f"spans {_trials(stage)} trials; {MOST_TRIALS} is the most a stage can have"
+            wrong = f"spans {_trials(stage):.0f} trials; {MOST_TRIALS} is the most a stage can have"
             yield Mistake(path, wrong, value=False)
+
+
+AXIS_KINDS = ("choices", "log", "linear")
+
+
+def _ends_of_a_range(path: Path, key: str, axis: AxisSpec) -> Iterator[Mistake]:
+    low, high = axis.ends
+    if not low < high:
+        yield Mistake(path, "must be the lowest value and a higher one")
+    elif axis.log is not None and low <= 0:
+        yield Mistake(path, "must be above 0: a range by ratio has no zero in it")
+    else:
+        yield from _values_of_a_field(path, key, [as_field(key, low), as_field(key, high)])
+
+
+def sampler_has_something_to_choose_from(sweep: Sweep) -> Iterator[Mistake]:
+    """Ranges need one, a grid needs none, and both must be told how many."""
+    for index, stage in enumerate(sweep.stages):
+        path: Path = ("stages", index)
+        ranges = [key for key, axis in stage.space.items() if axis.log or axis.linear]
+        if stage.sampler == "grid":
+            for key in ranges:
+                wrong = (
+                    "a grid takes lists; give a list, or a sampler (random, tpe, gp) and samples"
+                )
+                yield Mistake((*path, "space", key), wrong, ((*path, "sampler"),), value=False)
+            if stage.samples is not None:
+                wrong = "a grid tries every combination; leave this out, or name a sampler"
+                yield Mistake((*path, "samples"), wrong, ((*path, "sampler"),))
+        elif not stage.space:
+            yield Mistake((*path, "sampler"), "needs a space to choose from")
+        elif stage.samples is None:
+            wrong = (
+                f"missing; the sampler {stage.sampler} needs to know how many configs it may try"
+            )
+            yield Mistake((*path, "samples"), wrong, ((*path, "sampler"),), value=False)
 
 
 def _values_of_a_field(path: Path, key: str, values: Sequence[Any]) -> Iterator[Mistake]:
@@ -264,7 +316,7 @@ def _possible(sweep: Sweep, stage: StageSpec, key: str) -> tuple[Any, ...]:
     """The values that a field of a trial may have in a stage, its `from` included."""
     given: Mapping[str, Any] = flat(stage.trial.given())
     if key in stage.space:
-        return stage.space[key]
+        return stage.space[key].ends
     if key in given:
         return (given[key],)
     before = sweep.stages[: sweep.stages.index(stage)]
@@ -274,8 +326,10 @@ def _possible(sweep: Sweep, stage: StageSpec, key: str) -> tuple[Any, ...]:
     return (flat(sweep.trial.model_dump())[key],)
 
 
-def _trials(stage: StageSpec) -> int:
-    return math.prod(len(values) for values in stage.space.values())
+def _trials(stage: StageSpec) -> float:
+    if stage.sampler != "grid":
+        return stage.samples or 1
+    return math.prod(len(axis.ends) for axis in stage.space.values() if axis.choices is not None)
 
 
 RULES: tuple[Rule, ...] = (
@@ -291,6 +345,7 @@ RULES: tuple[Rule, ...] = (
     zero_shot_trains_nothing,
     steps_are_given_where_they_are_needed,
     fixed_has_nothing_to_set,
-    space_is_a_grid_of_fields,
+    space_is_made_of_fields,
+    sampler_has_something_to_choose_from,
     stride_is_at_most_the_context,
 )

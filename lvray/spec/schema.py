@@ -320,6 +320,41 @@ class PolicySpec(Spec):
     """η of `halving` and `freeze-thaw`: one in η trials of a rung is promoted to the next; 1.2 to 4, null is 4."""
 
 
+class AxisSpec(Spec):
+    """The values that one field of a trial may have. A list alone is its `choices`."""
+
+    choices: Annotated[tuple[Any, ...], Field(strict=False)] | None = None
+    """These values."""
+    log: Annotated[tuple[float, float], Field(strict=False)] | None = None
+    """A range, lowest and highest, evenly by ratio: for learning rates, ranks, sizes."""
+    linear: Annotated[tuple[float, float], Field(strict=False)] | None = None
+    """A range, lowest and highest, evenly by difference."""
+    when: Mapping[str, Annotated[tuple[Any, ...], Field(strict=False)]] = {}
+    """The field is varied only where fields listed before it have one of these values, such as ``{batch_size: [1, 2]}``;
+    elsewhere it is that of `trial`."""
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Every choice, or the two ends of the range."""
+        return next(given for given in (self.choices, self.log, self.linear) if given is not None)
+
+
+def _axis(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return {"choices": value}
+    if isinstance(value, Mapping | AxisSpec):
+        return value
+    raise ValueError("must be a list, such as [2, 4, 8], or a range, such as {log: [1e-4, 1e-2]}")
+
+
+def _axis_as_given(axis: AxisSpec) -> object:
+    given = axis.model_dump(exclude_none=True, exclude_defaults=True)
+    return given["choices"] if given.keys() == {"choices"} else given
+
+
+Axis: TypeAlias = Annotated[AxisSpec, BeforeValidator(_axis), PlainSerializer(_axis_as_given)]
+
+
 class StageSpec(Spec):
     """One part of a sweep: its trials, how they are judged, and what they may spend."""
 
@@ -329,8 +364,14 @@ class StageSpec(Spec):
     """The base model as it is: one trial, measured once, never trained."""
     policy: Annotated[PolicySpec, _one_word("policy")] = PolicySpec()
     """How trials are judged. One word is a `name`."""
-    space: Mapping[str, Annotated[tuple[Any, ...], Field(strict=False)]] = {}
-    """Lists of values by dotted field of `trial`, such as ``lora.rank: [2, 4, 8]``: a trial for each combination."""
+    space: Mapping[str, Axis] = {}
+    """Values by dotted field of `trial`: lists such as ``lora.rank: [2, 4, 8]``, or ranges such as
+    ``learning_rate: {log: [1e-4, 1e-2]}``, which need a `sampler`."""
+    sampler: Literal["grid", "random", "tpe", "gp"] = "grid"
+    """Which configs of the space are tried: ``grid`` all combinations; ``random`` some, drawn by the seed; ``tpe`` and
+    ``gp`` some, each chosen by Optuna from what was heard until it starts."""
+    samples: Count | None = None
+    """How many configs the samplers but `grid` may try."""
     trial: TrialChanges = TrialChanges()
     """What differs from the sweep's `trial`."""
     steps: Annotated[int | Literal["fill"] | None, BeforeValidator(_steps)] = None

@@ -6,14 +6,16 @@ Overrides are dotted: ``{"lora.rank": 4, "learning_rate": 1e-3}`` changes two fi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+import random
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from lvray.core.trial import LoraConfig, TrialConfig
-from lvray.spec.schema import StageSpec, Sweep, TrialSpec
+from lvray.spec.schema import AxisSpec, StageSpec, Sweep, TrialSpec
 
 
 def fields(model: type[BaseModel] = TrialSpec) -> tuple[str, ...]:
@@ -28,11 +30,87 @@ def fields(model: type[BaseModel] = TrialSpec) -> tuple[str, ...]:
     return tuple(names)
 
 
-def grid(space: Mapping[str, Sequence[Any]]) -> tuple[dict[str, Any], ...]:
-    """Every combination of the values, the last key changing fastest; one without overrides if `space` is empty."""
-    return tuple(
-        dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
-    )
+def whole(key: str) -> bool:
+    """Whether a field, by its dotted name, holds a whole number."""
+    model: type[BaseModel] = TrialSpec
+    *tables, name = key.split(".")
+    for table in tables:
+        inner = model.model_fields[table].annotation
+        assert isinstance(inner, type), f"{key}: {table} holds no fields"
+        model = inner
+    annotation = model.model_fields[name].annotation
+    return annotation is int or int in get_args(annotation)
+
+
+def applies(axis: AxisSpec, overrides: Mapping[str, Any]) -> bool:
+    """Whether an axis is varied, given the values of the axes before it."""
+    return all(overrides.get(other) in values for other, values in axis.when.items())
+
+
+def grid(space: Mapping[str, AxisSpec]) -> tuple[dict[str, Any], ...]:
+    """Every combination of the choices, the last key changing fastest; one without overrides if `space` is empty.
+
+    An axis that does not apply is left out, and what becomes the same by that stands once.
+    """
+    combinations: dict[str, dict[str, Any]] = {}
+    for values in itertools.product(*(axis.ends for axis in space.values())):
+        overrides: dict[str, Any] = {}
+        for (key, axis), value in zip(space.items(), values, strict=True):
+            if applies(axis, overrides):
+                overrides[key] = value
+        combinations.setdefault(repr(overrides), overrides)
+    return tuple(combinations.values())
+
+
+def draw(space: Mapping[str, AxisSpec], chance: random.Random) -> dict[str, Any]:
+    """One config of the space, each axis drawn on its own: choices evenly, ranges evenly on their scale."""
+    overrides: dict[str, Any] = {}
+    for key, axis in space.items():
+        if not applies(axis, overrides):
+            continue
+        if axis.choices is not None:
+            overrides[key] = chance.choice(axis.choices)
+        elif axis.log is not None:
+            low, high = map(math.log, axis.log)
+            overrides[key] = as_field(key, math.exp(chance.uniform(low, high)))
+        else:
+            overrides[key] = as_field(key, chance.uniform(*axis.ends))
+    return overrides
+
+
+def as_field(key: str, value: float) -> float:
+    """A number as a field holds it: whole where it must be, else to four digits, which is all that anybody reads."""
+    return round(value) if whole(key) else float(f"{value:.4g}")
+
+
+def size(space: Mapping[str, AxisSpec]) -> float:
+    """How many configs there are at most; infinite where a range is not of whole numbers."""
+    count: float = 1
+    for key, axis in space.items():
+        if axis.choices is not None:
+            count *= len(axis.choices)
+        else:
+            low, high = axis.ends
+            count *= round(high) - round(low) + 1 if whole(key) else math.inf
+    return count
+
+
+def drawn(space: Mapping[str, AxisSpec], count: int, seed: int) -> tuple[dict[str, Any], ...]:
+    """Different configs of the space, drawn by the seed: `count`, or all of them where there are no more.
+
+    A space of few configs is drawn from its grid; elsewhere draws that came before are drawn again.
+    """
+    chance = random.Random(f"space {seed}")
+    if all(axis.choices is not None for axis in space.values()) and size(space) <= 10 * count:
+        combinations = grid(space)
+        return tuple(chance.sample(combinations, min(count, len(combinations))))
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(20 * count):
+        overrides = draw(space, chance)
+        found.setdefault(repr(overrides), overrides)
+        if len(found) == count:
+            break
+    return tuple(found.values())
 
 
 def apply(trial: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

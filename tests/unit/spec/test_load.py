@@ -111,7 +111,7 @@ def test_text_that_looks_like_something_else_survives_a_dump(word, file):
         ("trial.lora.rank=4", lambda sweep: (sweep.trial.lora.rank, sweep.trial.lora.alpha) == (4, 16.0)),
         ("trial.learning_rate=1e-4", lambda sweep: sweep.trial.learning_rate == 1e-4),
         ("stages.search.steps=100", lambda sweep: sweep.stages[1].steps == 100),
-        ("stages.search.space.lora.rank=[16, 32]", lambda sweep: sweep.stages[1].space["lora.rank"] == (16, 32)),
+        ("stages.search.space.lora.rank=[16, 32]", lambda sweep: sweep.stages[1].space["lora.rank"].choices == (16, 32)),
         ("stages.search.policy.reduction_factor=2", lambda sweep: sweep.stages[1].policy.reduction_factor == 2),
         ("stages.final.trial.lora.dropout=0.5", lambda sweep: sweep.stages[2].trial.given()["lora"] == {"dropout": 0.5}),
         ("text.scaling=max", lambda sweep: sweep.text.scaling.method == "max"),

@@ -1,18 +1,37 @@
 """Grids, and the whole config of one trial."""
 
+import math
+import random
+
 import pytest
 
 from lvray.core.trial import LoraConfig, TrialConfig
 from lvray.spec.schema import Sweep
-from lvray.spec.space import apply, fields, flat, grid, overridden, trial_config
+from lvray.spec.space import (
+    apply,
+    draw,
+    drawn,
+    fields,
+    flat,
+    grid,
+    overridden,
+    size,
+    trial_config,
+)
 
 
 def sweep_of(*stages, **parts):
     return Sweep.model_validate({"name": "x", "budget": 1, "stages": list(stages), **parts})
 
 
+def space_of(**axes):
+    """A space as a sweep file has it; "__" stands for a dot."""
+    space = {key.replace("__", "."): values for key, values in axes.items()}
+    return sweep_of({"name": "a", "steps": 1, "space": space}).stages[0].space
+
+
 def test_the_last_key_of_a_grid_changes_fastest():
-    assert grid({"lora.rank": (2, 4), "learning_rate": (1e-3, 1e-2)}) == (
+    assert grid(space_of(lora__rank=[2, 4], learning_rate=[1e-3, 1e-2])) == (
         {"lora.rank": 2, "learning_rate": 1e-3},
         {"lora.rank": 2, "learning_rate": 1e-2},
         {"lora.rank": 4, "learning_rate": 1e-3},
@@ -94,3 +113,52 @@ def test_a_stage_that_is_from_another_changes_only_what_it_names(changes, stride
 
     assert (config.lora, config.learning_rate, config.seed) == (base.lora, 0.01, 3)
     assert (config.schedule, config.weight_decay, config.stride) == ("wsd", 0.1, stride)
+
+
+CONDITIONAL = {
+    "batch_size": [1, 2, 4],
+    "context_length": {"choices": [250, 500], "when": {"batch_size": [1, 2]}},
+}
+
+
+def test_an_axis_that_does_not_apply_is_left_out_of_a_grid_once():
+    assert grid(space_of(**CONDITIONAL)) == (
+        {"batch_size": 1, "context_length": 250},
+        {"batch_size": 1, "context_length": 500},
+        {"batch_size": 2, "context_length": 250},
+        {"batch_size": 2, "context_length": 500},
+        {"batch_size": 4},
+    )
+
+
+RANGES = {
+    "learning_rate": {"log": [1e-4, 1e-2]},
+    "lora__rank": {"log": [1, 32]},
+    "lora__dropout": {"linear": [0.0, 0.5]},
+}
+
+
+def test_what_is_drawn_of_a_range_lies_in_it_on_its_scale_and_whole_where_it_must_be():
+    values = drawn(space_of(**RANGES), 400, seed=0)
+    assert len(values) == 400
+    rates = [overrides["learning_rate"] for overrides in values]
+    assert all(1e-4 <= rate <= 1e-2 for rate in rates)
+    assert 150 < sum(rate < 1e-3 for rate in rates) < 250  # the middle of the range by ratio
+    ranks = [overrides["lora.rank"] for overrides in values]
+    assert all(isinstance(rank, int) and 1 <= rank <= 32 for rank in ranks)
+    dropouts = [overrides["lora.dropout"] for overrides in values]
+    assert 150 < sum(dropout < 0.25 for dropout in dropouts) < 250
+
+
+def test_the_same_seed_draws_the_same_and_nothing_twice():
+    space = space_of(**RANGES)
+    assert drawn(space, 20, seed=1) == drawn(space, 20, seed=1) != drawn(space, 20, seed=2)
+    few = space_of(**CONDITIONAL)
+    assert len(drawn(few, 100, seed=0)) == 5
+    assert {repr(overrides) for overrides in drawn(few, 100, seed=0)} == set(map(repr, grid(few)))
+    assert draw(few, random.Random(0)) in grid(few)
+
+
+def test_the_size_of_a_space_is_known_where_it_is_finite():
+    assert size(space_of(lora__rank={"log": [1, 32]}, batch_size=[1, 2])) == 64
+    assert size(space_of(**RANGES)) == math.inf
