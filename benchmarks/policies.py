@@ -138,15 +138,20 @@ def _scaled(features: NDArray[np.float64]) -> NDArray[np.float64]:
     return scaled
 
 
+def number_of(config: TrialConfig) -> int:
+    """Which configuration of a table it is: its number stands where a stride would, which no price depends on."""
+    return config.stride
+
+
 @dataclass(frozen=True, slots=True)
 class ByNumber:
-    """A table as a landscape: a configuration's number stands where its seed would."""
+    """A table as a landscape."""
 
     table: Table
 
     def read(self, config: TrialConfig, *, steps: int, flops: int) -> Reading:
         """Reads the curve."""
-        return self.table.curves[config.seed].at(steps)
+        return self.table.curves[number_of(config)].at(steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,14 +207,14 @@ def play(game: Game, table: Table) -> Score:
 def _candidate(number: int, cost: int) -> TrialPlan:
     prices = StepPrices(train_step=cost * STEP, evaluation=EVALUATION, forecast=0)
     milestones = unroll(prices, [(1, None)], forecast=False)
-    return TrialPlan(f"{number}", "search", TrialConfig(seed=number), milestones, prices)
+    return TrialPlan(f"{number}", "search", TrialConfig(stride=number), milestones, prices)
 
 
 def _nearest(table: Table, plans: Sequence[TrialPlan], best: int, count: int) -> list[TrialPlan]:
     """The candidates nearest to configuration `best`, the nearest first."""
 
     def distance(plan: TrialPlan) -> float:
-        return float(np.abs(table.features[plan.config.seed] - table.features[best]).sum())
+        return float(np.abs(table.features[number_of(plan.config)] - table.features[best]).sum())
 
     return sorted(plans, key=distance)[:count]
 
@@ -230,7 +235,7 @@ def _search(
             tried += sum(bool(trial.attempt) for trial in scheduler.trials.values())
             if champion and (best is None or _loss(champion) < _loss(best)):
                 best = champion
-            winner = champion.plan.config.seed if champion else None
+            winner = number_of(champion.plan.config) if champion else None
             plan, policy = stages.send(winner)
     except (StopIteration, BudgetTooSmall):
         return best, tried
@@ -253,7 +258,7 @@ def _loss(trial: Trial) -> float:
 
 def _final_run(best: Trial, books: Books, world: World, table: Table) -> float:
     """Continues the winner with all that is left, as far as its curve goes; gives the test loss of what it becomes."""
-    number, begun = best.plan.config.seed, best.step
+    number, begun = number_of(best.plan.config), best.step
     reached = table.curves[number].at(begun).test_loss
     assert reached is not None, "the winner has diverged"
     if books.free:

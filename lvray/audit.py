@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lvray.core.errors import LvrayError, RunFolderError
+from lvray.core.output import say
 from lvray.core.run_folder import RunFolder
 from lvray.core.units import format_flops, format_share
 from lvray.driver.accounts import Evidence, findings, statement
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stdout if arguments.json else sys.stderr,
         )
         return error.exit_code
-    print(json.dumps(to_json(evidence), indent=1) if arguments.json else describe(evidence))
+    say(json.dumps(to_json(evidence), indent=1) if arguments.json else describe(evidence))
     return 1 if findings(evidence) else 0
 
 

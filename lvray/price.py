@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from lvray.core.errors import LvrayError, UsageError
+from lvray.core.output import say
 from lvray.core.trial import LoraConfig
 from lvray.core.units import format_flops, format_share
 from lvray.flops.conventions import CONVENTIONS
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LvrayError as error:
         print(f"lvray price: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps(priced.to_json(), indent=1) if arguments.json else describe(priced))
+    say(json.dumps(priced.to_json(), indent=1) if arguments.json else describe(priced))
     return 0
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lvray.core.errors import LvrayError, RunFolderError, UsageError
+from lvray.core.output import say
 from lvray.core.run_folder import RunFolder, write_whole
 from lvray.core.trial import Status
 from lvray.core.units import flops_from_text, format_flops, format_seconds, format_share
@@ -169,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lvray simulate: {error}", file=sys.stderr)
         return error.exit_code
     told = to_json(run, world)
-    print(json.dumps(told, indent=1) if arguments.json else describe(told))
+    say(json.dumps(told, indent=1) if arguments.json else describe(told))
     return 0 if told["ok"] else 1
 
 

@@ -211,7 +211,7 @@ class TrialPlan:
             prices=StepPrices.from_json(row["prices"]),
             continues=row["continues"],
             fills=row["fills"],
-            open=row["open"],
+            open=row.get("open", False),
         )
 
 
@@ -269,7 +269,7 @@ class Measurement:
             **known,
             flops=int(row["flops"]),
             validation_loss=loss,
-            window_losses=tuple(row["window_losses"]),
+            window_losses=tuple(row.get("window_losses", ())),
             metrics=metrics,
         )
 
@@ -365,6 +365,14 @@ class StagePlan:
             total += sum(stretches[:count])
         return total
 
+    @property
+    def stretches(self) -> tuple[int, ...]:
+        """FLOPs from each rung's predecessor (or the start) to it, for the dearest trial."""
+        return tuple(
+            max(_stretch_to_rung(plan, rung) for plan in self.trials)
+            for rung in range(len(self.rungs))
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values, FLOPs as a string."""
         return {
@@ -389,9 +397,9 @@ class StagePlan:
             policy=row["policy"],
             rungs=tuple(row["rungs"]),
             notes=tuple(row["notes"]),
-            spare=int(row["spare"]),
-            horizon=int(row["horizon"]),
-            spends_all=row["spends_all"],
+            spare=int(row.get("spare", 0)),
+            horizon=int(row.get("horizon", 0)),
+            spends_all=row.get("spends_all", False),
         )
 
 

@@ -43,6 +43,15 @@ FEWEST = 3
 LARGEST_JUMP = Fraction(4)
 """Between two rungs, and into the final run: beyond 4 × the FLOPs, a short run's ranking misleads."""
 
+LEAST_FACTOR = 2.0
+"""The smallest η that a budget beyond the candidates' needs leads to."""
+
+MOST_SEEDS = 16
+"""With so many seeds of each config a search has said all that it can; what is left buys a longer final run."""
+
+SEED_STEP = 1_000_003
+"""Between the seeds of one config: further apart than the seeds that people list."""
+
 LEAST_STEPS = 6
 """Optimizer steps before a trial can be judged at all."""
 
@@ -153,7 +162,53 @@ def plan_halving(
             f"stage {name}: halving needs at least {FEWEST} candidates, its space has {len(trials)}; "
             "widen the space or use policy: fixed"
         )
-    top = 0 if most_steps is None else most_steps
+    seeds, eta = 1, reduction_factor
+    stage = _within(name, trials, allowance, final_run, eta, most_steps)
+    # More FLOPs than the candidates need raise every rung. No trial of a search is worth more than the final run: beyond
+    # that more of them are promoted, and then each config is tried with further seeds.
+    while final_run and _top(stage) > final_run and not most_steps and seeds < MOST_SEEDS:
+        if eta > LEAST_FACTOR:
+            eta = LEAST_FACTOR
+        elif any(plan.open for plan in trials):
+            break
+        else:
+            seeds += 1
+        stage = _within(name, _with_seeds(trials, seeds), allowance, final_run, eta, most_steps)
+    if seeds == 1:
+        return stage
+    more = f"each config is tried with {seeds} seeds: the budget pays for more than its {len(trials)} configs need"
+    return replace(stage, notes=(*stage.notes, more))
+
+
+def _top(stage: StagePlan) -> int:
+    """FLOPs of the dearest trial that climbs to the last rung."""
+    return max(plan.price for plan in stage.trials)
+
+
+def _with_seeds(trials: Sequence[TrialPlan], seeds: int) -> list[TrialPlan]:
+    """The candidates, then all of them again with other seeds."""
+    return [
+        plan
+        if number == 0
+        else replace(
+            plan,
+            trial_id=f"{plan.trial_id}-seed{number + 1}",
+            config=replace(plan.config, seed=(plan.config.seed + SEED_STEP * number) % 2**32),
+        )
+        for number in range(seeds)
+        for plan in trials
+    ]
+
+
+def _within(
+    name: str,
+    trials: Sequence[TrialPlan],
+    allowance: int,
+    final_run: int,
+    reduction_factor: float,
+    most_steps: int | None,
+) -> StagePlan:
+    """The stage on the highest ladder that `allowance` pays for."""
     spare = 0
     while True:
         stage = _laid_out(
@@ -163,7 +218,7 @@ def plan_halving(
             spare,
             final_run=final_run,
             reduction_factor=reduction_factor,
-            most_steps=top,
+            most_steps=most_steps or 0,
         )
         # A rung's steps are whole, so one trial's stretch may be a step dearer than the ladder has it.
         excess = stage.price - allowance
@@ -197,11 +252,7 @@ def _laid_out(
     started = trials[: rungs.counts[0]]
     notes = [
         f"{len(started)} of {len(trials)} candidates start"
-        + ("" if len(started) == len(trials) else ": the budget pays for no more"),
-        "; ".join(
-            f"rung {rung}: {count} trials to {format_flops(level)} FLOPs each"
-            for rung, (count, level) in enumerate(zip(rungs.counts, rungs.levels, strict=True))
-        ),
+        + ("" if len(started) == len(trials) else ": the budget pays for no more")
     ]
     return StagePlan(
         name=name,

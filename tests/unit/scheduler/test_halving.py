@@ -88,6 +88,26 @@ def test_a_cap_on_steps_that_leaves_no_room_for_the_rungs_is_refused():
     assert max(trial.steps for trial in stage(9, most_steps=500).trials) == 500
 
 
+def test_more_budget_than_the_candidates_need_promotes_more_and_then_buys_further_seeds():
+    modest, ample, lavish = (
+        stage(4, allowance, final_run=20_000) for allowance in (40_000, 60_000, 120_000)
+    )
+    assert modest.rungs == (4, 2)
+    assert len(ample.trials) == 4
+    assert len(ample.rungs) > len(modest.rungs) or ample.rungs[1] >= modest.rungs[1]
+    assert len(lavish.trials) > 4
+    assert max(trial.price for trial in lavish.trials) <= 20_000
+    assert "each config is tried with" in lavish.notes[-1]
+    seeds = {trial.config.seed for trial in lavish.trials}
+    assert len(seeds) * 4 == len(lavish.trials) == len({t.trial_id for t in lavish.trials})
+
+
+def test_no_budget_makes_more_seeds_than_say_anything():
+    endless = stage(4, 10**12, final_run=20_000)
+    assert len(endless.trials) == 64
+    assert endless.price <= 10**12
+
+
 def test_unequal_costs_meet_at_equal_flops():
     dear = StepPrices(train_step=40, evaluation=100, forecast=0)
     trials = [plan("cheap0"), plan("cheap1"), plan("cheap2"), plan("dear", dear)]
