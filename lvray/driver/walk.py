@@ -153,7 +153,7 @@ def draw(run: Run) -> None:
     try:
         outline(run.sweep, variables=run.variables)
     except BudgetTooSmall as error:
-        told = run.books.ledger.describe_sweeps()
+        told = run.books.ledger.describe_sweeps(but=sweep.name)
         run.books.close_sweep()
         raise BudgetTooSmall(
             f"{run.books.ledger.path} has {format_flops(drawn)} FLOPs left for sweep {sweep.name}, which asks for "

@@ -232,9 +232,10 @@ class Ledger:
         gave = f" and gave back {format_flops(back)}" if back else ""
         return f"took {format_flops(took)}{gave}"
 
-    def describe_sweeps(self) -> str:
-        """What every sweep took of the budget, and gave back, in words."""
-        return ", ".join(f"{sweep} {self.describe_sweep(sweep)}" for sweep in self.sweeps)
+    def describe_sweeps(self, *, but: str = "") -> str:
+        """What every sweep (`but` one) took of the budget, and gave back, in words."""
+        others = [sweep for sweep in self.sweeps if sweep != but]
+        return ", ".join(f"{sweep} {self.describe_sweep(sweep)}" for sweep in others)
 
     def balance(self, account: str) -> int:
         """FLOPs in an account as last read; 0 for one that was never used."""

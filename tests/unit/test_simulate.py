@@ -12,6 +12,7 @@ import pytest
 from lvray.audit import main as audit
 from lvray.core.errors import DataError
 from lvray.core.trial import LoraConfig, TrialConfig
+from lvray.planner.stages import outline
 from lvray.report import main as report
 from lvray.simulate import main, simulate, to_json
 from lvray.simulator.landscapes import Invented, Tabulated
@@ -40,6 +41,20 @@ def test_in_fair_weather_a_sweep_spends_what_its_plan_says():
     search = fair["stages"][1]
     assert sum(search["trials"].values()) == 9
     assert search["trials"]["completed"] == 2
+
+
+def test_where_nothing_is_stopped_early_each_stage_spends_its_plan_to_the_flop():
+    overrides = (
+        "stages.search.policy=fixed",
+        "stages.search.steps=40",
+        "stages.search.space={learning_rate: [1e-5, 2e-5, 4e-5]}",
+    )
+    sweep = load(GRID, overrides=overrides)
+    planned = {plan.name: plan.price for plan in outline(sweep, variables=2)}
+    fair = told(Conditions(workers=2), *overrides)
+    heard = {stage["name"]: int(stage["heard"]) for stage in fair["stages"]}
+    assert heard == planned
+    assert int(fair["spent"]) == sum(planned.values())
 
 
 def test_in_a_storm_the_books_hold_and_the_sweep_ends():
