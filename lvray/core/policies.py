@@ -7,10 +7,21 @@ the lowest floor, and `scheduler.registry` finds the file that belongs to each. 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-POLICIES: Mapping[str, str] = {
-    "fixed": "fixed",
-    "halving": "halving",
-    "freeze-thaw": "freeze_thaw",
+
+class Entry(NamedTuple):
+    """One policy."""
+
+    module: str
+    """Its file in `lvray/scheduler`."""
+    plans_steps: bool
+    """Whether it decides itself how far trials go and where they are measured; else the stage's `steps` and `evaluations` do."""
+
+
+POLICIES: Mapping[str, Entry] = {
+    "fixed": Entry("fixed", plans_steps=False),
+    "halving": Entry("halving", plans_steps=True),
+    "freeze-thaw": Entry("freeze_thaw", plans_steps=True),
 }
-"""The module in `lvray.scheduler` of each, by the name that a sweep file gives it."""
+"""Every policy, by the name that a sweep file gives it."""

@@ -13,8 +13,10 @@ from lvray.scheduler.policy import Policy, Registered
 @cache
 def registered(name: str) -> Registered:
     """What the file of a policy registers."""
-    held = import_module(f"lvray.scheduler.{POLICIES[name]}").POLICY
-    assert isinstance(held, Registered), f"lvray.scheduler.{POLICIES[name]} has no POLICY"
+    entry = POLICIES[name]
+    held = import_module(f"lvray.scheduler.{entry.module}").POLICY
+    assert isinstance(held, Registered), f"lvray.scheduler.{entry.module} has no POLICY"
+    assert entry.plans_steps == (held.lay_out is not None), f"{name}: plans_steps says otherwise"
     return held
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
+from lvray.core.policies import POLICIES
 from lvray.spec.mistakes import Mistake, explain, nearest, unknown_key
 from lvray.spec.schema import AxisSpec, StageSpec, Sweep, TrialSpec
 from lvray.spec.space import apply, as_field, fields, flat
@@ -185,13 +186,14 @@ def steps_are_given_where_they_are_needed(sweep: Sweep) -> Iterator[Mistake]:
             continue
         path: Path = ("stages", index, "steps")
         about = (*path[:2], "policy", "name"), (*path[:2], "zero_shot")
-        if stage.policy.name == "fixed" and stage.steps is None:
-            wrong = "missing; the policy fixed needs a number of steps, or fill"
+        plans_steps = POLICIES[stage.policy.name].plans_steps
+        if not plans_steps and stage.steps is None:
+            wrong = f"missing; the policy {stage.policy.name} needs a number of steps, or fill"
             yield Mistake(path, wrong, about, value=False)
-        if stage.policy.name != "fixed" and stage.steps == "fill":
+        if plans_steps and stage.steps == "fill":
             wrong = f"{stage.policy.name} plans steps itself; leave this out, or give the most a trial may take"
             yield Mistake(path, wrong, about)
-        if stage.policy.name == "fixed" and stage.steps == "fill" and _trials(stage) != 1:
+        if not plans_steps and stage.steps == "fill" and _trials(stage) != 1:
             wrong = f"one trial can take all that is left, {_trials(stage)} cannot; give a number, or leave out space"
             yield Mistake(path, wrong, (*about, (*path[:2], "space")))
 
