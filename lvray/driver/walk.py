@@ -192,8 +192,15 @@ def walk(run: Run, carry_out: CarryOut) -> None:
     Raises:
         LvrayError: whatever a person can mend; what was heard until then is kept.
     """
-    for stage in run.sweep.stages:
-        run_stage(run, stage, carry_out)
+    try:
+        for stage in run.sweep.stages:
+            run_stage(run, stage, carry_out)
+    except (TrialFailed, BudgetTooSmall):
+        if run.sweep.ledger is not None:  # there is no way on, and others can use what is left
+            for stage in run.sweep.stages:
+                run.books.give_back(stage.name)
+            run.books.close_sweep()
+        raise
     end_sweep(run)
 
 

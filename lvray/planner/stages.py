@@ -53,7 +53,7 @@ def allowance(
         sweep: the sweep file.
         stage: the stage that is about to begin.
         free: FLOPs in the sweep's account, all hold-backs already taken out.
-        held: FLOPs in the stage's own account, its hold-back.
+        held: FLOPs in the stage's own account: its hold-back, and what it was allowed before its plan was written down.
         best: winners of earlier stages, by stage.
         variables: how many variables the series have.
 
@@ -62,7 +62,9 @@ def allowance(
     """
     most = _most(sweep, stage, free, held, best, variables)
     if stage.share is not None:
-        return min(most, held + int(sweep.budget * Fraction(str(stage.share))))
+        # Not on top of all that is held: a driver that died just here may have moved the share already.
+        share = int(sweep.budget * Fraction(str(stage.share)))
+        return max(held, min(most, hold_back(sweep, stage) + share))
     need = _fixed_price(sweep, stage, best, variables)
     if need is None:
         return most

@@ -58,7 +58,7 @@ LEAST_STEPS = 6
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The schedule of one halving stage: `counts[j]` trials may reach `levels[j]` FLOPs each."""
+    """The schedule of one halving stage: `counts[j]` trials may reach `levels[j]` FLOPs each; one that fails leaves its place to another."""
 
     counts: tuple[int, ...]
     levels: tuple[int, ...]
