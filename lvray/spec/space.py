@@ -38,8 +38,12 @@ def whole(key: str) -> bool:
         inner = model.model_fields[table].annotation
         assert isinstance(inner, type), f"{key}: {table} holds no fields"
         model = inner
-    annotation = model.model_fields[name].annotation
-    return annotation is int or int in get_args(annotation)
+    return _has_int(model.model_fields[name].annotation)
+
+
+def _has_int(annotation: object) -> bool:
+    """Whether a type is `int`, with or without limits, or may be one."""
+    return annotation is int or any(_has_int(part) for part in get_args(annotation))
 
 
 def applies(axis: AxisSpec, overrides: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from lvray.spec.space import (
     overridden,
     size,
     trial_config,
+    whole,
 )
 
 
@@ -157,6 +158,18 @@ def test_the_same_seed_draws_the_same_and_nothing_twice():
     assert len(drawn(few, 100, seed=0)) == 5
     assert {repr(overrides) for overrides in drawn(few, 100, seed=0)} == set(map(repr, grid(few)))
     assert draw(few, random.Random(0)) in grid(few)
+
+
+def test_whole_numbers_are_known_by_their_field_with_or_without_null():
+    held = [key for key in fields() if whole(key)]
+    assert held == [
+        "lora.rank",
+        "warmup_steps",
+        "context_length",
+        "stride",
+        "batch_size",
+        "seed",
+    ]
 
 
 def test_the_size_of_a_space_is_known_where_it_is_finite():
