@@ -293,8 +293,20 @@ def tables_of(paths: Iterable[Path]) -> dict[str, Table]:
     return {table.name: table for table in made}
 
 
-def _played(work: tuple[Game, Table]) -> tuple[Game, Score]:
-    return work[0], play(*work)
+class Players:
+    """What the processes share: the tables, handed over once."""
+
+    tables: dict[str, Table]
+
+    @classmethod
+    def take(cls, paths: Sequence[Path]) -> None:
+        """Reads the tables."""
+        cls.tables = tables_of(paths)
+
+    @classmethod
+    def play(cls, game: Game) -> tuple[Game, Score]:
+        """Plays a game."""
+        return game, play(game, cls.tables[game.table])
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,13 +332,14 @@ class Row:
 
 def summary(scores: Sequence[tuple[Game, Score]], seed: int = 0) -> list[Row]:
     """A row for each contender, table, cost, budget and number of workers."""
-    grouped: dict[tuple[str, str, bool, float, int], list[Score]] = {}
+    grouped: dict[tuple[str, str, bool, float, int], list[tuple[int, Score]]] = {}
     for game, score in scores:
         key = (game.contender, game.table, game.unequal, game.budget, game.workers)
-        grouped.setdefault(key, []).append(score)
+        grouped.setdefault(key, []).append((game.seed, score))
     generator = np.random.default_rng(seed)
     rows = []
-    for key, held in grouped.items():
+    for key in sorted(grouped):
+        held = [score for _, score in sorted(grouped[key], key=lambda pair: pair[0])]
         regrets = np.array([score.regret for score in held])
         drawn = generator.choice(regrets, (2000, len(regrets))).mean(axis=1)
         low, high = np.quantile(drawn, [0.025, 0.975])
@@ -353,7 +366,7 @@ def table_of(rows: Sequence[Row]) -> str:
         kind = "unequal" if unequal else "equal"
         lines.append(f"{table}, {kind} costs, {workers} workers")
         lines.append(f"  {'':<12}" + "".join(f"{budget:>22g}" for budget in budgets))
-        for contender in dict.fromkeys(row.contender for row in rows):
+        for contender in [name for name in CONTENDERS if name in {row.contender for row in rows}]:
             cells = ""
             for budget in budgets:
                 found = [
@@ -386,7 +399,7 @@ def main() -> None:
     arguments = parser.parse_args()
     tables = tables_of(arguments.tables)
     games = [
-        (Game(table, contender, budget, cost == "unequal", workers, seed), tables[table])
+        Game(table, contender, budget, cost == "unequal", workers, seed)
         for table, contender, budget, cost, workers, seed in product(
             tables,
             arguments.contenders,
@@ -396,8 +409,10 @@ def main() -> None:
             range(arguments.seeds),
         )
     ]
-    with multiprocessing.get_context("fork").Pool(arguments.processes) as pool:
-        scores = pool.map(_played, games, chunksize=8)
+    random.Random(0).shuffle(games)  # so that no process gets all the long ones
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(arguments.processes, Players.take, (arguments.tables,)) as pool:
+        scores = pool.map(Players.play, games, chunksize=20)
     rows = summary(scores)
     print(table_of(rows))
     disqualified = sorted({row.contender for row in rows if row.overdrafts})
