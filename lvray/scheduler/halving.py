@@ -367,15 +367,15 @@ class Halving:
         )
         tied = [trial for trial in others if not _clearly_worse(trial, first, highest)]
         best = min((first, *tied), key=lambda trial: _promise(trial, highest))
-        score = trials.score(best, highest)
+        score = _at(best, highest).validation_loss
         reason = f"validation loss {score:.4f} at rung {highest}"
         if best is not first:
             reason += (
-                f", not clearly above the lowest ({first.plan.trial_id} with {trials.score(first, highest):.4f}: "
+                f", not clearly above the lowest ({first.plan.trial_id} with {_at(first, highest).validation_loss:.4f}: "
                 f"{gap(_at(best, highest), _at(first, highest))}) and falling faster"
             )
         elif others:
-            reason += f", the lowest of {trials.standing(highest)}; next {_told(others[0], first, highest, trials)}"
+            reason += f", the lowest of {trials.standing(highest)}; next {_told(others[0], first, highest)}"
         return Winner(best.plan.trial_id, reason)
 
     def _promotable(self, rung: int, trials: Roster, *, full: bool) -> Iterator[str]:
@@ -441,18 +441,18 @@ def _promise(trial: Trial, rung: int) -> tuple[float, int, str]:
     return slope, -(lora.rank if lora else 0), trial.plan.trial_id
 
 
-def _told(trial: Trial, leader: Trial, rung: int, trials: Roster) -> str:
+def _told(trial: Trial, leader: Trial, rung: int) -> str:
     """A trial beside the leader, in words."""
     between = gap(_at(trial, rung), _at(leader, rung))
     by = "" if between is None else f" ({between})"
-    return f"{trial.plan.trial_id} with {trials.score(trial, rung):.4f}{by}"
+    return f"{trial.plan.trial_id} with {_at(trial, rung).validation_loss:.4f}{by}"
 
 
 def _standing(trial: Trial, rung: int, trials: Roster) -> str:
     rank = trials.rank(trial, rung)
     if rank is None:
         return f"rung {rung}: not ranked"
-    score = trials.score(trial, rung)
+    score = _at(trial, rung).validation_loss
     return f"rung {rung}: loss {score:.4f}, rank {rank + 1} of {trials.standing(rung)}"
 
 

@@ -24,14 +24,8 @@ Judged: TypeAlias = tuple[float, str]
 class Roster(Mapping[str, Trial]):
     """The trials of one stage in the order of the plan; changed by `put` alone."""
 
-    def __init__(self, trials: Iterable[Trial] = (), *, average_last: int = 1) -> None:
-        """Takes up trials.
-
-        Args:
-            trials: in the order of the plan.
-            average_last: how many evaluations, up to the one at a rung, a trial's score there is the mean of.
-        """
-        self.average_last = average_last
+    def __init__(self, trials: Iterable[Trial] = ()) -> None:
+        """Takes up trials, in the order of the plan."""
         self._trials: dict[str, Trial] = {}
         self._places: dict[str, int] = {}
         self._by_status: dict[Status, SortedKeyList] = {
@@ -95,7 +89,7 @@ class Roster(Mapping[str, Trial]):
 
     def rank(self, trial: Trial, rung: int) -> int | None:
         """The trial's place, from 0, among those judged at `rung`; None if it is not one of them."""
-        judged = (self.score(trial, rung), trial.plan.trial_id)
+        judged = (score(trial, milestone_of(trial, rung)), trial.plan.trial_id)
         standing = self._standing[rung]
         place = int(standing.bisect_left(judged))
         return place if place < len(standing) and standing[place] == judged else None
@@ -131,10 +125,6 @@ class Roster(Mapping[str, Trial]):
         """How often trials were started or resumed in a worker."""
         return self._attempts
 
-    def score(self, trial: Trial, rung: int) -> float:
-        """What a trial is ranked by at `rung`: the mean validation loss of its last evaluations, nats per token."""
-        return score(trial, milestone_of(trial, rung), average_last=self.average_last)
-
     # How the lists are kept: each trial counts in them as `_count` says, and no more once it has changed.
 
     def _count(self, trial: Trial, sign: int) -> None:
@@ -149,7 +139,7 @@ class Roster(Mapping[str, Trial]):
             if index > trial.reached:
                 break
             highest = rung
-            judged = (score(trial, index, average_last=self.average_last), name)
+            judged = (score(trial, index), name)
             if trial.status is Status.FAILED or not math.isfinite(judged[0]):
                 continue
             _change(self._standing[rung], judged, sign)
@@ -192,8 +182,6 @@ def rung_of(trial: Trial) -> int:
     return max((rung for rung, index in rungs_of(trial) if index <= trial.reached), default=-1)
 
 
-def score(trial: Trial, index: int, *, average_last: int) -> float:
-    """Mean validation loss of the last evaluations up to milestone `index`, nats per token; it was heard there."""
-    losses = [heard.validation_loss for heard in trial.curve if heard.milestone <= index]
-    recent = losses[-average_last:]
-    return math.fsum(recent) / len(recent)
+def score(trial: Trial, index: int) -> float:
+    """What a trial is ranked by at milestone `index`: the validation loss that was heard there, nats per token."""
+    return next(heard.validation_loss for heard in trial.curve if heard.milestone == index)

@@ -37,17 +37,16 @@ def changes(draw: st.DrawFn) -> list[Trial]:
     return made
 
 
-def judged(trial: Trial, rung: int, average_last: int) -> float | None:
+def judged(trial: Trial, rung: int) -> float | None:
     if trial.reached < RUNGS[rung] or trial.status is Status.FAILED:
         return None
-    losses = [heard.validation_loss for heard in trial.curve[: RUNGS[rung] + 1]][-average_last:]
-    score = sum(losses) / len(losses)
+    score = trial.curve[RUNGS[rung]].validation_loss
     return score if math.isfinite(score) else None
 
 
-@given(changes(), st.integers(1, 3))
-def test_what_is_kept_is_what_a_look_at_every_trial_finds(made, average_last):
-    roster = Roster(average_last=average_last)
+@given(changes())
+def test_what_is_kept_is_what_a_look_at_every_trial_finds(made):
+    roster = Roster()
     known: dict[str, Trial] = {}
     for trial in made:
         roster.put(trial)
@@ -69,9 +68,7 @@ def test_what_is_kept_is_what_a_look_at_every_trial_finds(made, average_last):
     assert roster.attempts == sum(t.attempt for t in trials)
     for rung, index in RUNGS.items():
         ranked = sorted(
-            (score, t.plan.trial_id)
-            for t in trials
-            if (score := judged(t, rung, average_last)) is not None
+            (score, t.plan.trial_id) for t in trials if (score := judged(t, rung)) is not None
         )
         names = [name for _, name in ranked]
         left = [name for name in names if max(known[name].granted, known[name].reached) > index]
