@@ -6,7 +6,8 @@ stage can pay for whole before anything runs. *As late as it costs nothing*: a p
 no trial left to start and none to promote further down, so that it is judged among as many as can be; what the
 budget buys is the same in any order. A worker that would idle promotes early, but not before half of a rung has
 reported, since a promotion judged among two or three is nearly drawn by lot. *Promotion, not stopping*: a
-trial pauses at its rung and resumes from its checkpoint if it is promoted, then or later.
+trial pauses at its rung and resumes from its checkpoint if it is promoted, then or later. What losses and divergence leave over
+goes to those next in line, and the winner is chosen by paired comparison over the validation windows.
 
 Symbols: E the stage's allowance, R the price of the final run, n_j the trials that may reach rung j,
 F_j the FLOPs of a trial at rung j (from its start, evaluations included), η the reduction factor.
@@ -370,9 +371,10 @@ class Halving:
         score = _at(best, highest).validation_loss
         reason = f"validation loss {score:.4f} at rung {highest}"
         if best is not first:
+            faster = _promise(best, highest)[0] < _promise(first, highest)[0]
             reason += (
                 f", not clearly above the lowest ({first.plan.trial_id} with {_at(first, highest).validation_loss:.4f}: "
-                f"{gap(_at(best, highest), _at(first, highest))}) and falling faster"
+                f"{gap(_at(best, highest), _at(first, highest))}) and {'falling faster' if faster else 'of higher rank'}"
             )
         elif others:
             reason += f", the lowest of {trials.standing(highest)}; next {_told(others[0], first, highest)}"
