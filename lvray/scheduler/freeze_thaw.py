@@ -42,16 +42,7 @@ def plan_freeze_thaw(
 ) -> StagePlan:
     """Lays out a ladder that half of `allowance` pays for, with a milestone halfway to each rung, and goes on above it.
 
-    Args:
-        name: the stage.
-        trials: the candidates, in the order in which they start; their milestones are replaced.
-        allowance: FLOPs of the stage.
-        final_run: FLOPs of the run that the winner gets afterwards; 0 if none follows.
-        reduction_factor: η of the ladder.
-        most_steps: the most optimizer steps a trial takes; None for no such cap.
-
-    Raises:
-        BudgetTooSmall: fewer than three candidates can be paid for.
+    Arguments and errors are those of `policy.LayOut`.
     """
     first = plan_halving(
         name,

@@ -147,16 +147,7 @@ def plan_halving(
 ) -> StagePlan:
     """Gives every trial its milestones on a ladder that `allowance` pays for.
 
-    Args:
-        name: the stage.
-        trials: the candidates, in the order in which they start; their milestones are replaced.
-        allowance: FLOPs of the stage.
-        final_run: FLOPs of the run that the winner gets afterwards; 0 if none follows.
-        reduction_factor: η.
-        most_steps: the most optimizer steps a trial takes; None for no such cap.
-
-    Raises:
-        BudgetTooSmall: fewer than three candidates can be paid for.
+    Arguments and errors are those of `policy.LayOut`.
     """
     if len(trials) < FEWEST:
         raise BudgetTooSmall(
