@@ -7,7 +7,7 @@ no trial left to start and none to promote further down, so that it is judged am
 budget buys is the same in any order. A worker that would idle promotes early, but not before half of a rung has
 reported, since a promotion judged among two or three is nearly drawn by lot. *Promotion, not stopping*: a
 trial pauses at its rung and resumes from its checkpoint if it is promoted, then or later. What losses and divergence leave over
-goes to those next in line, and the winner is chosen by paired comparison over the validation windows.
+goes to those next in line, unless a paired comparison over the validation windows finds them clearly worse.
 
 Symbols: E the stage's allowance, R the price of the final run, n_j the trials that may reach rung j,
 F_j the FLOPs of a trial at rung j (from its start, evaluations included), η the reduction factor.
@@ -346,30 +346,17 @@ class Halving:
         )
 
     def winner(self, trials: Roster) -> Winner | None:
-        """The best of those that climbed highest, by paired comparison over the validation windows.
-
-        Where others are not clearly worse than the lowest loss, the one whose loss fell most since the rung before
-        wins, since it is to be trained further; then the one of the higher rank.
-        """
+        """The lowest loss of those that climbed highest, and whether the next is clearly worse, window by window."""
         highest = trials.highest()
         if highest < 0:
             return lowest(trials)
-        first, *others = (
-            trials[name] for name in trials.best_at(highest, trials.standing(highest))
-        )
-        tied = [trial for trial in others if not _clearly_worse(trial, first, highest)]
-        best = min((first, *tied), key=lambda trial: _promise(trial, highest))
-        score = _at(best, highest).validation_loss
-        reason = f"validation loss {score:.4f} at rung {highest}"
-        if best is not first:
-            faster = _promise(best, highest)[0] < _promise(first, highest)[0]
+        first, *others = (trials[name] for name in trials.best_at(highest, 2))
+        reason = f"validation loss {_at(first, highest).validation_loss:.4f} at rung {highest}"
+        for second in others:
             reason += (
-                f", not clearly above the lowest ({first.plan.trial_id} with {_at(first, highest).validation_loss:.4f}: "
-                f"{gap(_at(best, highest), _at(first, highest))}) and {'falling faster' if faster else 'of higher rank'}"
+                f", the lowest of {trials.standing(highest)}; {_beside(second, first, highest)}"
             )
-        elif others:
-            reason += f", the lowest of {trials.standing(highest)}; next {_told(others[0], first, highest)}"
-        return Winner(best.plan.trial_id, reason)
+        return Winner(first.plan.trial_id, reason)
 
     def _promotable(self, rung: int, trials: Roster, *, full: bool) -> Iterator[str]:
         """Trials that may leave `rung` now, best first."""
@@ -424,21 +411,14 @@ def _clearly_worse(trial: Trial, leader: Trial, rung: int) -> bool:
     return between is None or (between.clear and between.mean > 0)
 
 
-def _promise(trial: Trial, rung: int) -> tuple[float, int, str]:
-    """What decides between trials that are equally good: how fast the loss falls, then the rank; smallest first."""
-    slope = 0.0
-    if rung > 0:
-        before, after = _at(trial, rung - 1), _at(trial, rung)
-        slope = after.validation_loss - before.validation_loss
-    lora = trial.plan.config.lora
-    return slope, -(lora.rank if lora else 0), trial.plan.trial_id
-
-
-def _told(trial: Trial, leader: Trial, rung: int) -> str:
-    """A trial beside the leader, in words."""
+def _beside(trial: Trial, leader: Trial, rung: int) -> str:
+    """The next best trial beside the leader, in words."""
+    told = f"next {trial.plan.trial_id} with {_at(trial, rung).validation_loss:.4f}"
     between = gap(_at(trial, rung), _at(leader, rung))
-    by = "" if between is None else f" ({between})"
-    return f"{trial.plan.trial_id} with {_at(trial, rung).validation_loss:.4f}{by}"
+    if between is None:
+        return told
+    worse = "clearly worse" if between.clear and between.mean > 0 else "which may be chance"
+    return f"{told}, {worse} ({between})"
 
 
 def _standing(trial: Trial, rung: int, trials: Roster) -> str:

@@ -253,23 +253,22 @@ def finalists(*windows: tuple[float, ...]) -> Roster:
     return Roster([with_windows(first, *windows[0]), with_windows(second, *windows[1])])
 
 
-def test_a_tie_goes_to_the_trial_whose_loss_falls_faster():
+def test_the_winner_is_told_beside_the_next_window_by_window():
     winner = HALVING.winner(finalists((0.1, 0.2, 0.3), (0.2, 0.1, 0.33)))
-    assert winner.trial_id == "u1"
+    assert winner.trial_id == "u0"
     assert winner.reason == (
-        "validation loss 0.2100 at rung 2, not clearly above the lowest (u0 with 0.2000: "
-        "+0.0100 ± 0.0586 over 3 windows) and falling faster"
+        "validation loss 0.2000 at rung 2, the lowest of 2; "
+        "next u1 with 0.2100, which may be chance (+0.0100 ± 0.0586 over 3 windows)"
     )
 
 
-def test_a_clear_difference_window_by_window_decides_however_small():
+def test_a_clear_difference_window_by_window_is_called_one_however_small():
     winner = HALVING.winner(finalists((0.10, 0.20, 0.30), (0.11, 0.21, 0.311)))
-    assert winner.trial_id == "u0"
-    assert "next u1 with 0.2100 (+0.0103 ± 0.0003 over 3 windows)" in winner.reason
+    assert "next u1 with 0.2100, clearly worse (+0.0103 ± 0.0003 over 3 windows)" in winner.reason
 
 
-def test_without_windows_to_compare_by_the_lowest_loss_wins():
-    assert HALVING.winner(finalists()).trial_id == "u0"
+def test_without_windows_to_compare_by_the_next_is_told_alone():
+    assert HALVING.winner(finalists()).reason.endswith("the lowest of 2; next u1 with 0.2100")
 
 
 def left_over(windows: tuple[float, ...]) -> list[str]:
