@@ -35,7 +35,7 @@ from lvray.core.trial import (
 from lvray.core.units import format_flops
 from lvray.scheduler.comparison import gap
 from lvray.scheduler.milestones import price, steps_within, unroll
-from lvray.scheduler.policy import Registered, Winner, diverged, lowest
+from lvray.scheduler.policy import Registered, Winner, diverged, finite_loss, lowest
 from lvray.scheduler.roster import Roster, milestone_of, rung_of
 
 FEWEST = 3
@@ -348,14 +348,15 @@ class Halving:
     def winner(self, trials: Roster) -> Winner | None:
         """The lowest loss of those that climbed highest, and whether the next is clearly worse, window by window."""
         highest = trials.highest()
-        if highest < 0:
+        climbed = trials.best_at(highest, trials.standing(highest)) if highest >= 0 else []
+        # One that was promoted from here and then diverged has nothing left to go on with.
+        sound = [trials[name] for name in climbed if finite_loss(trials[name]) is not None]
+        if not sound:
             return lowest(trials)
-        first, *others = (trials[name] for name in trials.best_at(highest, 2))
+        first, *others = sound[:2]
         reason = f"validation loss {_at(first, highest).validation_loss:.4f} at rung {highest}"
         for second in others:
-            reason += (
-                f", the lowest of {trials.standing(highest)}; {_beside(second, first, highest)}"
-            )
+            reason += f", the lowest of {len(sound)}; {_beside(second, first, highest)}"
         return Winner(first.plan.trial_id, reason)
 
     def _promotable(self, rung: int, trials: Roster, *, full: bool) -> Iterator[str]:

@@ -238,6 +238,15 @@ def test_the_winner_is_the_lowest_of_those_that_climbed_highest():
     assert rung_of(trials["u1"]) == 2
 
 
+def test_a_trial_that_diverged_after_its_promotion_does_not_win():
+    trials = rung_zero(0.5, 0.4)
+    trials["u0"] = heard("u0", [0.1, float("nan")], status=Status.STOPPED)
+    winner = HALVING.winner(Roster(trials.values()))
+    assert winner.trial_id == "t1"
+    lost = {"u0": trials["u0"]}
+    assert HALVING.winner(Roster(lost.values())) is None
+
+
 def with_windows(trial: Trial, *last: float) -> Trial:
     """The trial with window losses at its last measurement."""
     curve = (*trial.curve[:-1], replace(trial.curve[-1], window_losses=last))
