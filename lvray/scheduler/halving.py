@@ -126,9 +126,9 @@ def _growth(floor: int, top: int, rungs: int, eta: Fraction) -> Fraction:
 
 
 def _narrower(widest: Fraction) -> list[Fraction]:
-    """From a growth down to 2 × in steps of a quarter."""
-    steps = max(0, math.floor((widest - 2) * 4))
-    return [widest - Fraction(step, 4) for step in range(steps + 1)]
+    """From a growth down to three quarters of it, 2 × at the least: nearer rungs end lower, which costs more than it gains."""
+    narrowest = max(Fraction(2), widest * Fraction(3, 4))
+    return [widest] if widest <= narrowest else [widest, (widest + narrowest) / 2, narrowest]
 
 
 def _widths(growth: Fraction, rung: int) -> Fraction:
