@@ -139,7 +139,9 @@ def main() -> None:
             for contender in LINES
         }
         told = ", ".join(f"{n} {sum(m) / len(m):.3f}" for n, m in means.items() if m)
-        print(f"mean over tables, costs and budgets, {workers} workers: {told}")
+        print(
+            f"mean over tables, costs and budgets, {workers} worker{'s' if workers > 1 else ''}: {told}"
+        )
 
 
 if __name__ == "__main__":
