@@ -346,18 +346,30 @@ class Halving:
         )
 
     def winner(self, trials: Roster) -> Winner | None:
-        """The lowest loss of those that climbed highest, and whether the next is clearly worse, window by window."""
+        """The lowest loss of those that climbed highest; among those not clearly worse, window by window, the highest rank.
+
+        Adapters of different ranks have nearly the same losses early and part late, the higher rank below; so where
+        chance may have made the difference, the rank decides, since the winner is to be trained further.
+        """
         highest = trials.highest()
         climbed = trials.best_at(highest, trials.standing(highest)) if highest >= 0 else []
         # One that was promoted from here and then diverged has nothing left to go on with.
         sound = [trials[name] for name in climbed if finite_loss(trials[name]) is not None]
         if not sound:
             return lowest(trials)
-        first, *others = sound[:2]
-        reason = f"validation loss {_at(first, highest).validation_loss:.4f} at rung {highest}"
-        for second in others:
-            reason += f", the lowest of {len(sound)}; {_beside(second, first, highest)}"
-        return Winner(first.plan.trial_id, reason)
+        first, *others = sound
+        tied = [trial for trial in others if not _clearly_worse(trial, first, highest)]
+        best = max((first, *tied), key=_rank)  # the first of equals, which has the lowest loss
+        reason = f"validation loss {_at(best, highest).validation_loss:.4f} at rung {highest}"
+        if best is not first:
+            between = gap(_at(best, highest), _at(first, highest))
+            reason += (
+                f", of higher rank than the lowest, {first.plan.trial_id} with "
+                f"{_at(first, highest).validation_loss:.4f}, and not clearly worse ({between})"
+            )
+        elif others:
+            reason += f", the lowest of {len(sound)}; {_beside(others[0], first, highest)}"
+        return Winner(best.plan.trial_id, reason)
 
     def _promotable(self, rung: int, trials: Roster, *, full: bool) -> Iterator[str]:
         """Trials that may leave `rung` now, best first."""
@@ -410,6 +422,11 @@ def _clearly_worse(trial: Trial, leader: Trial, rung: int) -> bool:
     """Whether a trial's loss at `rung` is clearly above the leader's; without windows to compare by, any loss above is."""
     between = gap(_at(trial, rung), _at(leader, rung))
     return between is None or (between.clear and between.mean > 0)
+
+
+def _rank(trial: Trial) -> int:
+    """LoRA rank; 0 for the base model as it is."""
+    return trial.plan.config.lora.rank if trial.plan.config.lora else 0
 
 
 def _beside(trial: Trial, leader: Trial, rung: int) -> str:

@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from lvray.core.errors import BudgetTooSmall
-from lvray.core.trial import Action, Measurement, Status, StepPrices, Trial, TrialConfig, TrialPlan
+from lvray.core.trial import (
+    Action,
+    LoraConfig,
+    Measurement,
+    Status,
+    StepPrices,
+    Trial,
+    TrialConfig,
+    TrialPlan,
+)
 from lvray.scheduler.halving import Halving, ladder, plan_halving
 from lvray.scheduler.milestones import unroll
 from lvray.scheduler.roster import Roster, rung_of
@@ -274,6 +283,27 @@ def test_the_winner_is_told_beside_the_next_window_by_window():
 def test_a_clear_difference_window_by_window_is_called_one_however_small():
     winner = HALVING.winner(finalists((0.10, 0.20, 0.30), (0.11, 0.21, 0.311)))
     assert "next u1 with 0.2100, clearly worse (+0.0103 ± 0.0003 over 3 windows)" in winner.reason
+
+
+def with_rank(trial: Trial, rank: int) -> Trial:
+    config = replace(trial.plan.config, lora=LoraConfig(rank=rank))
+    return replace(trial, plan=replace(trial.plan, config=config))
+
+
+@pytest.mark.parametrize(
+    ("windows", "winner"),
+    [((0.2, 0.1, 0.33), "u1"), ((0.11, 0.21, 0.311), "u0")],
+    ids=["a difference that may be chance", "a clear one"],
+)
+def test_of_those_not_clearly_worse_the_highest_rank_wins(windows, winner):
+    both = finalists((0.1, 0.2, 0.3), windows)
+    chosen = HALVING.winner(Roster([with_rank(both["u0"], 4), with_rank(both["u1"], 16)]))
+    assert chosen.trial_id == winner
+    if winner == "u1":
+        assert chosen.reason == (
+            "validation loss 0.2100 at rung 2, of higher rank than the lowest, u0 with 0.2000, "
+            "and not clearly worse (+0.0100 ± 0.0586 over 3 windows)"
+        )
 
 
 def test_without_windows_to_compare_by_the_next_is_told_alone():
