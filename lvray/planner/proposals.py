@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalChoiceType
 from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -179,7 +180,7 @@ def _steps(milestone: Milestone, index: int, prices: StepPrices) -> int:
     return steps_within(prices, milestone.flops, evaluations=index + 1, forecast=milestone.forecast)
 
 
-def _suggested(asked: optuna.Trial, key: str, axis: AxisSpec) -> Any:  # noqa: ANN401 -- what a field may hold
+def _suggested(asked: optuna.Trial, key: str, axis: AxisSpec) -> object:
     if axis.choices is not None:
         words = {_word(choice): choice for choice in axis.choices}
         return words[asked.suggest_categorical(key, list(words))]
@@ -201,6 +202,8 @@ def _params(space: Mapping[str, AxisSpec], row: Mapping[str, Any]) -> dict[str, 
     return params
 
 
-def _word(choice: Any) -> Any:  # noqa: ANN401 -- what a field may hold
+def _word(choice: object) -> CategoricalChoiceType:
     """A choice as Optuna can hold it: lists, such as LoRA targets, as text."""
-    return json.dumps(choice) if isinstance(choice, list | tuple) else choice
+    if isinstance(choice, bool | int | float | str):
+        return choice
+    return json.dumps(choice)

@@ -87,7 +87,7 @@ class _Tick(Callback):
         super().__init__()
         self._tick = tick
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ANN401 -- Ray's signature
+    def on_step_end(self, iteration: int, trials: list[Any], **info: object) -> None:
         self._tick()
 
     def __getstate__(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ import netrc
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from lvray.core.trial import Trial
 from lvray.scheduler.replay import StageHistory
@@ -47,7 +47,7 @@ def log_stage(stage: StageHistory, *, sweep: str, project: str, folder: Path) ->
 
 
 def _log_trial(
-    wandb: Any,  # noqa: ANN401 -- wandb ships no types
+    wandb: ModuleType,
     trial: Trial,
     *,
     sweep: str,

@@ -48,7 +48,7 @@ _DAMAGED_NPZ = (
     ValueError,  # also an array of Python objects, which would need pickle
     KeyError,
     TypeError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile's word for a compression method that it does not know
     zipfile.BadZipFile,
     zlib.error,
 )

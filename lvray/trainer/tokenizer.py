@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lvray.core.errors import ModelError, missing_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TINY = "tiny"
 """The name of the base model inside the package."""
@@ -67,7 +70,7 @@ class ByteTokenizer:
 class PretrainedTokenizer:
     """A tokenizer of the Hugging Face hub, held to one token a character of numeric text."""
 
-    def __init__(self, name: str, tokenizer: Any) -> None:  # noqa: ANN401 -- transformers ships no types
+    def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self.vocabulary = len(tokenizer)
         pad = (
