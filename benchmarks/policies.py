@@ -28,8 +28,9 @@ from rivals import CONTENDERS, Setting, Stage
 
 from lvray.core.errors import BudgetTooSmall
 from lvray.core.trial import StagePlan, StepPrices, Trial, TrialConfig, TrialPlan
+from lvray.ledger.books import Books
 from lvray.ledger.journal import MemoryJournal
-from lvray.ledger.ledger import SPENT, Books, Ledger
+from lvray.ledger.ledger import SPENT, Ledger
 from lvray.scheduler.fixed import Fixed
 from lvray.scheduler.milestones import steps_within, unroll
 from lvray.scheduler.scheduler import Scheduler

@@ -5,8 +5,9 @@ from __future__ import annotations
 from lvray import __version__
 from lvray.core.run_folder import RunFolder
 from lvray.driver.walk import Run, begin_session, draw
+from lvray.ledger.books import Books
 from lvray.ledger.journal import Clock, Log
-from lvray.ledger.ledger import Books, Ledger
+from lvray.ledger.ledger import Ledger
 from lvray.planner.data import variables_of
 from lvray.planner.environment import Environment
 from lvray.planner.stages import outline

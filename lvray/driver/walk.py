@@ -17,8 +17,9 @@ from lvray.core.task import DataTask, Task
 from lvray.core.trial import Trial
 from lvray.core.units import format_flops
 from lvray.driver.best import publish
+from lvray.ledger.books import Books
 from lvray.ledger.journal import Clock, Journal, Log, stamp, wall_clock
-from lvray.ledger.ledger import Books, Ledger
+from lvray.ledger.ledger import Ledger
 from lvray.planner.data import ensure_enough, prepare, variables_of
 from lvray.planner.environment import environment
 from lvray.planner.model import ensure_available

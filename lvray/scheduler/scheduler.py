@@ -18,7 +18,7 @@ from typing import Any
 from lvray.core.errors import Overdraft
 from lvray.core.trial import Action, Decision, Measurement, StagePlan, Status, Trial, TrialPlan
 from lvray.core.units import format_flops
-from lvray.ledger.ledger import Books
+from lvray.ledger.books import Books
 from lvray.scheduler.milestones import fill
 from lvray.scheduler.policy import Policy, Winner, finite_loss
 from lvray.scheduler.roster import Roster

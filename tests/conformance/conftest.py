@@ -24,8 +24,9 @@ import pytest
 from lvray.core.errors import CheckpointError
 from lvray.core.task import DataTask, EvaluationTask, Task
 from lvray.core.trial import Measurement, StagePlan, Status, Trial, TrialConfig
+from lvray.ledger.books import Books
 from lvray.ledger.journal import Journal
-from lvray.ledger.ledger import Books, Ledger, trial_account
+from lvray.ledger.ledger import Ledger, trial_account
 from lvray.scheduler.policy import Winner
 from lvray.scheduler.registry import policy_of
 from lvray.scheduler.replay import fold

@@ -26,8 +26,9 @@ from lvray.core.trial import (
     TrialConfig,
     TrialPlan,
 )
+from lvray.ledger.books import Books
 from lvray.ledger.journal import Journal
-from lvray.ledger.ledger import SOURCE, SPENT, Books, Ledger
+from lvray.ledger.ledger import SOURCE, SPENT, Ledger
 from lvray.scheduler.halving import plan_halving
 from lvray.scheduler.milestones import evenly, fill, unroll
 from lvray.scheduler.policy import finite_loss

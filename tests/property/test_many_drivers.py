@@ -27,8 +27,9 @@ from lvray.core.run_folder import RunFolder
 from lvray.core.trial import Status
 from lvray.driver.accounts import Evidence, findings
 from lvray.driver.walk import Run, begin_session, draw, walk
+from lvray.ledger.books import Books
 from lvray.ledger.journal import Clock, Journal, Log, MemoryJournal
-from lvray.ledger.ledger import Books, Ledger
+from lvray.ledger.ledger import Ledger
 from lvray.planner.stages import hold_back, outline
 from lvray.scheduler.replay import fold
 from lvray.scheduler.scheduler import Scheduler

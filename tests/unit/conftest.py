@@ -18,8 +18,9 @@ from lvray.core.trial import (
     TrialConfig,
     TrialPlan,
 )
+from lvray.ledger.books import Books
 from lvray.ledger.journal import Journal
-from lvray.ledger.ledger import Books, Ledger
+from lvray.ledger.ledger import Ledger
 from lvray.scheduler.halving import plan_halving
 from lvray.scheduler.milestones import fill, unroll
 from lvray.scheduler.registry import policy_of

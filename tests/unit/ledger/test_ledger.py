@@ -12,8 +12,9 @@ from dataclasses import replace
 import pytest
 
 from lvray.core.errors import BudgetTooSmall, JournalCorrupt, Overdraft, RunFolderError
+from lvray.ledger.books import Books
 from lvray.ledger.journal import Journal
-from lvray.ledger.ledger import BUDGET, SOURCE, SPENT, Books, Ledger, Transfer, sweep_account
+from lvray.ledger.ledger import BUDGET, SOURCE, SPENT, Ledger, Transfer, sweep_account
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lvray.core.errors import RunFolderError
-from lvray.ledger.ledger import Books
+from lvray.ledger.books import Books
 from lvray.reporting.facts import read_facts
 from lvray.reporting.figures import spread
 from lvray.reporting.page import answer, write

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from lvray.core.trial import Status, StepPrices, TrialConfig, TrialPlan
+from lvray.ledger.books import Books
 from lvray.ledger.journal import MemoryJournal
-from lvray.ledger.ledger import Books, Ledger
+from lvray.ledger.ledger import Ledger
 from lvray.scheduler.freeze_thaw import FreezeThaw, plan_freeze_thaw
 from lvray.scheduler.halving import plan_halving
 from lvray.scheduler.milestones import unroll
