@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
-from lvray.core.trial import Status, StepPrices, TrialConfig, TrialPlan
+from lvray.core.trial import Measurement, Status, StepPrices, Trial, TrialConfig, TrialPlan
 from lvray.ledger.books import Books
 from lvray.ledger.journal import MemoryJournal
 from lvray.ledger.ledger import Ledger
@@ -14,6 +14,7 @@ from lvray.scheduler.freeze_thaw import FreezeThaw, plan_freeze_thaw
 from lvray.scheduler.halving import plan_halving
 from lvray.scheduler.milestones import unroll
 from lvray.scheduler.registry import policy_of
+from lvray.scheduler.roster import Roster
 from lvray.scheduler.scheduler import Scheduler
 from lvray.simulator.landscapes import Reading
 from lvray.simulator.world import Conditions, World
@@ -81,6 +82,27 @@ def test_a_slow_curve_that_promises_more_is_thawed_and_wins():
     assert winner == "t1"
     left_behind = [scheduler.trials[f"t{number}"].step for number in range(2, len(CROSSING))]
     assert scheduler.trials["t1"].step > max(left_behind)
+
+
+def frozen(name: str, losses: list[float], *, attempt: int) -> Trial:
+    laid_out = replace(stage(9).trials[0], trial_id=name)
+    curve = tuple(
+        Measurement(name, 1, index, laid_out.milestones[index].step, 1, loss, 1.0)
+        for index, loss in enumerate(losses)
+    )
+    return Trial(laid_out, Status.PAUSED, curve, attempt=attempt, granted=len(losses) - 1)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "order"),
+    [(1, ["falling", "flat"]), (2, ["flat", "falling"])],
+    ids=["by what curves promise", "every fourth stretch by what was observed"],
+)
+def test_a_falling_curve_promises_more_than_a_flat_one_that_is_lower(attempts, order):
+    flat = frozen("flat", [0.5, 0.5, 0.5, 0.5, 0.5], attempt=attempts)
+    falling = frozen("falling", [0.95, 0.85, 0.75, 0.65, 0.55], attempt=2)
+    policy = FreezeThaw(counts=(9, 3, 2), planned=1, horizon=60_000)
+    assert list(policy.candidates(Roster([flat, falling]))) == order
 
 
 @pytest.mark.parametrize("workers", [1, 4])
