@@ -96,7 +96,7 @@ def record(work: tuple[TrialConfig, DataTask, Sweep]) -> dict[str, object]:
     prices = price_trial(sweep, config, variables=2)
     steps = [level // prices.train_step for level in LEVELS]
     stops = sorted({step for step in steps if step > 0})
-    evaluation = EvaluationTask(WINDOWS, 1000, 8, 0, 80, 20, 1, 1)
+    evaluation = EvaluationTask(validation_windows=WINDOWS, validation_context=1000, batch_size=8)
     with TemporaryDirectory() as folder:
         task = Task(
             trial_id="curve",

@@ -36,7 +36,7 @@ def task(folder: Path, steps: int) -> Task:
         model="tiny",
         device="cpu",
         data=DataTask(str(path), training, (100,), (101,), codec.to_json()),
-        evaluation=EvaluationTask(1, 16, 1, 0, 80, 20, 960, 240),
+        evaluation=EvaluationTask(validation_windows=1, validation_context=16, batch_size=1),
         config=TrialConfig(
             lora=lora, learning_rate=1e-3, context_length=CONTEXT, stride=CONTEXT, batch_size=BATCH
         ),

@@ -21,12 +21,17 @@ from lvray.driver.inline import run_inline
 from lvray.driver.walk import Run, open_run, walk
 from lvray.scheduler.scheduler import Scheduler
 from lvray.spec.load import load
-from lvray.spec.schema import StageSpec, Sweep
+from lvray.spec.schema import ForecastChanges, StageSpec, Sweep
 
 
 def one_trial(sweep: Sweep, *, steps: int, evaluations: int, forecast: bool) -> Sweep:
     """A sweep of one stage with one trial, of the same data, text, evaluation and budget."""
-    stage = StageSpec(name="train", steps=steps, evaluations=evaluations, forecast=forecast)
+    stage = StageSpec(
+        name="train",
+        steps=steps,
+        evaluations=evaluations,
+        forecast=ForecastChanges() if forecast else None,
+    )
     return sweep.model_copy(update={"name": f"{sweep.name}-train", "stages": (stage,)})
 
 

@@ -7,7 +7,7 @@ runs/<name>/
     ledger.jsonl        transfers (or wherever `ledger:` points)
     journal.jsonl       measurements and decisions
     <stage>.study.log   Optuna's study, of a stage whose configs it chose
-    trials/<id>/        config.json  forecasts.npz  checkpoints/step-00000123/ (with the adapter/ as peft reads it)
+    trials/<id>/        config.json  forecasts/80+20.npz  checkpoints/step-00000123/ (with the adapter/ as peft reads it)
     best/               the winner's adapter and its card
     report.html  report.md  figures/  flops.csv
 """

@@ -24,8 +24,44 @@ class DataTask:
     """Indices of the training systems."""
     validation: tuple[int, ...]
     test: tuple[int, ...]
+    """Indices of the systems that are forecast, in `test_path` where there is one."""
     codec: Mapping[str, Any]
     """What `series.codec.Codec.to_json` gave: decimals and the scaling fitted on training systems."""
+    test_path: str | None = None
+    """A file of its own for the systems that are forecast; None is `path`."""
+    steps: int | None = None
+    """Training and validation texts hold the first so many time steps; None is all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastTask:
+    """Forecasts of test systems from one length of context: what is asked, and at most how many tokens are paid for."""
+
+    systems: int
+    """Test systems."""
+    context_steps: int
+    """Time steps a forecast is given."""
+    horizon: int
+    """Time steps a forecast is asked for."""
+    windows: int
+    """Windows of each system: forecasts from different starts."""
+    every: int
+    """Time steps between the starts of two windows."""
+    samples: int
+    """Forecasts of a window that are drawn; 0 makes one greedily."""
+    temperature: float
+    """Of the draws: logits are divided by it."""
+    prompt: str
+    """``raw`` is the series alone, ``chat`` asks for its continuation in the model's chat template."""
+    prompt_tokens: int
+    """Most tokens of one prompt: what was priced. The oldest time steps of a longer one are left out."""
+    new_tokens: int
+    """Most new tokens that one forecast may take: what was priced."""
+
+    @property
+    def name(self) -> str:
+        """What files and tables call it: ``80+20`` is 20 steps ahead of 80."""
+        return f"{self.context_steps}+{self.horizon}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +74,10 @@ class EvaluationTask:
     """Tokens of one validation window."""
     batch_size: int
     """Sequences evaluated at once; a matter of memory, not of the result."""
-    forecast_systems: int
-    """Test systems forecast at milestones that ask for it; 0 for none."""
-    forecast_context_steps: int
-    """Time steps a forecast is given."""
-    forecast_horizon: int
-    """Time steps a forecast is asked for."""
-    forecast_prompt_tokens: int
-    """Most tokens of one prompt: what was priced. The oldest time steps of a longer one are left out."""
-    forecast_tokens: int
-    """Most new tokens that one forecast may take: what was priced."""
+    loss: str = "full"
+    """Cross-entropy over the ``full`` vocabulary or over ``numeric`` tokens; forecasts compute the same rows of the head."""
+    forecasts: tuple[ForecastTask, ...] = ()
+    """What is forecast at milestones that ask for it, one entry for each length of context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +101,8 @@ class Task:
     """Index of the last milestone heard of: the attempt starts from that milestone's checkpoint."""
     continues: str | None = None
     """The folder of the trial whose last checkpoint (adapter and optimizer) this trial starts from."""
+    quantization: str = "none"
+    """Of the frozen base: ``none``, or ``nf4``, 4-bit NormalFloat (QLoRA, arXiv:2305.14314)."""
     threads: int = 0
     """CPU threads torch may use; 0 leaves torch's own choice."""
 
@@ -87,11 +119,12 @@ class Task:
     def from_json(cls, row: Mapping[str, Any]) -> Task:
         """Reads what `to_json` wrote."""
         systems = {name: tuple(row["data"][name]) for name in ("train", "validation", "test")}
+        forecasts = tuple(ForecastTask(**entry) for entry in row["evaluation"]["forecasts"])
         return cls(
             **{
                 **row,
                 "data": DataTask(**{**row["data"], **systems}),
-                "evaluation": EvaluationTask(**row["evaluation"]),
+                "evaluation": EvaluationTask(**{**row["evaluation"], "forecasts": forecasts}),
                 "config": TrialConfig.from_json(row["config"]),
                 "milestones": tuple(Milestone.from_json(entry) for entry in row["milestones"]),
                 "prices": StepPrices.from_json(row["prices"]),

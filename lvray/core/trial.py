@@ -56,6 +56,11 @@ class LoraConfig:
     dropout: float = 0.0
     variant: str = "lora"
     """``lora``, ``rslora`` (arXiv:2312.03732) or ``dora`` (arXiv:2402.09353)."""
+    init: str = "default"
+    """First weights of A (B is zero): ``default`` is peft's Kaiming-uniform, ``kaiming-normal`` has standard deviation
+    1/√inputs (the course's skeleton), ``gaussian`` 1/rank; ``orthogonal`` (arXiv:2112.09568's idea) makes A and B so."""
+    head_bias: bool = False
+    """Whether a bias of the head, zero at first, is trained too."""
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values."""
@@ -86,7 +91,15 @@ class TrialConfig:
     batch_size: int = 4
     """Sequences in one optimizer step."""
     padding: str = "pad"
-    """What becomes of a short last window: ``pad`` (not counted in the loss), ``drop`` or ``pack``."""
+    """What becomes of a short last window: ``pad``, ``drop`` or ``pack``."""
+    pad_loss: bool = False
+    """Whether training predicts padding too, as the course's skeleton does; validation never does."""
+    train_systems: int | None = None
+    """The first so many of the training systems; None is all."""
+    loss: str = "full"
+    """Cross-entropy over the ``full`` vocabulary, or over the tokens of ``numeric`` text only."""
+    number_token_weight: float = 0.0
+    """Weight of the number-token loss (arXiv:2411.02083) beside the cross-entropy."""
     weight_decay: float = 0.0
     gradient_clip: float = 1.0
     """Largest gradient norm; 0 clips nothing."""

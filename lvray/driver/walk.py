@@ -40,6 +40,7 @@ from lvray.scheduler.replay import History, StageHistory, fold, take
 from lvray.scheduler.scheduler import Grant, Scheduler
 from lvray.spec.load import difference, dump
 from lvray.spec.schema import StageSpec, Sweep
+from lvray.spec.space import forecast_of
 
 if TYPE_CHECKING:
     from lvray.planner.proposals import Proposals
@@ -269,7 +270,9 @@ def _proposals(run: Run, stage: StageSpec) -> Proposals | None:
         stage,
         seed=run.sweep.seed,
         config_of=lambda values: config_of(run.sweep, stage, run.best, run.variables, values),
-        prices_of=lambda config: price_trial(run.sweep, config, run.variables),
+        prices_of=lambda config: price_trial(
+            run.sweep, config, run.variables, forecast=forecast_of(run.sweep, stage)
+        ),
         file=None if run.data is None else run.folder.study(stage.name),
     )
 

@@ -5,7 +5,7 @@ Prices grow in proportion to the batch. Padding costs what text costs.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,9 @@ from lvray.core.errors import UsageError
 from lvray.core.trial import LoraConfig
 from lvray.flops.conventions import Components, Convention, Pass, convention_of
 from lvray.flops.shape import ModelShape
+
+NUMERIC_TOKENS = 14
+"""Tokens of numeric text: ten digits, ".", ",", ";" and "-". A ``numeric`` head computes these rows alone."""
 
 _IN_JSON = (
     *("positional", "rmsnorm", "residual", "attention", "feed_forward", "block", "blocks", "lora"),
@@ -63,24 +66,34 @@ def price(
     convention: str,
     context_length: int,
     batch_size: int,
+    head: str = "full",
 ) -> Price:
     """Prices one batch of `batch_size` sequences of `context_length` tokens.
 
+    Args:
+        shape: the base model.
+        lora: the adapter; None is the base model alone.
+        convention: how FLOPs are counted.
+        context_length: tokens of a sequence, padding included.
+        batch_size: sequences.
+        head: the rows of the head that are computed: ``full``, or ``numeric`` (`NUMERIC_TOKENS`).
+
     Raises:
-        UsageError: an unknown convention, or a length, batch size or rank below 1.
+        UsageError: an unknown convention or head, or a length, batch size or rank below 1.
         ModelError: a LoRA target that the model does not have.
     """
     rule = _convention(convention, lora)
+    counted = with_head(shape, head)
     _at_least(1, context_length=context_length, batch_size=batch_size)
     work = Pass(batch_size, context_length, context_length)
     return Price(
-        **asdict(rule.forward(shape, lora, work)),
+        **asdict(rule.forward(counted, lora, work)),
         shape=shape,
         lora_config=lora,
         convention=convention,
         context_length=context_length,
         batch_size=batch_size,
-        train=rule.train(shape, lora, work),
+        train=rule.train(counted, lora, work),
     )
 
 
@@ -91,6 +104,7 @@ def train_step(
     convention: str,
     context_length: int,
     batch_size: int,
+    head: str = "full",
 ) -> int:
     """FLOPs of one optimizer step on a batch. Raises what `price` raises."""
     return price(
@@ -99,6 +113,7 @@ def train_step(
         convention=convention,
         context_length=context_length,
         batch_size=batch_size,
+        head=head,
     ).train
 
 
@@ -109,6 +124,7 @@ def forward_pass(
     convention: str,
     context_length: int,
     batch_size: int,
+    head: str = "full",
 ) -> int:
     """FLOPs of one pass over a batch without gradients. Raises what `price` raises."""
     return price(
@@ -117,6 +133,7 @@ def forward_pass(
         convention=convention,
         context_length=context_length,
         batch_size=batch_size,
+        head=head,
     ).forward
 
 
@@ -129,10 +146,12 @@ def generation(
     prompt_tokens: int,
     new_tokens: int,
     batch_size: int,
+    samples: int = 1,
+    head: str = "full",
 ) -> int:
-    """FLOPs of `batch_size` generations with a KV cache: the prompt in one pass, then token by token.
+    """FLOPs of generations with a KV cache, `samples` of each of `batch_size` prompts.
 
-    Each new token is put through the model and attends to all before it and itself. (The last one need not be,
+    A prompt is put through in one pass, then each of its samples token by token. Each new token is put through the model and attends to all before it and itself. (The last one need not be,
     as nobody asks what would follow it: the price is above the work by that one token.)
 
     Raises:
@@ -140,15 +159,27 @@ def generation(
         ModelError: a LoRA target that the model does not have.
     """
     rule = _convention(convention, lora)
-    _at_least(1, prompt_tokens=prompt_tokens, batch_size=batch_size)
+    shape = with_head(shape, head)
+    _at_least(1, prompt_tokens=prompt_tokens, batch_size=batch_size, samples=samples)
     _at_least(0, new_tokens=new_tokens)
     prompt = rule.forward(shape, lora, Pass(batch_size, prompt_tokens, prompt_tokens)).forward
     first, last = (
-        rule.forward(shape, lora, Pass(batch_size, 1, context)).forward
+        rule.forward(shape, lora, Pass(batch_size * samples, 1, context)).forward
         for context in (prompt_tokens + 1, prompt_tokens + new_tokens)
     )
     # One token's price is linear in what it attends to: an arithmetic series, and a whole number.
     return prompt + new_tokens * (first + last) // 2
+
+
+def with_head(shape: ModelShape, head: str) -> ModelShape:
+    """Gives the shape whose head has the rows that are computed.
+
+    Raises:
+        UsageError: neither ``full`` nor ``numeric``.
+    """
+    if head not in {"full", "numeric"}:
+        raise UsageError(f"a head of {head!r} rows; it is full or numeric")
+    return shape if head == "full" else replace(shape, vocabulary=NUMERIC_TOKENS)
 
 
 def _convention(name: str, lora: LoraConfig | None) -> Convention:

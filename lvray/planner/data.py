@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from lvray.core.trial import StagePlan
 from lvray.series.codec import Codec
 from lvray.series.dataset import Dataset, Split, load, read, split_systems
 from lvray.series.windows import cut
-from lvray.spec.schema import Sweep
+from lvray.spec.schema import ForecastSpec, Sweep
+from lvray.spec.space import forecast_of
 
 GENERATED_VARIABLES = 2
 """Prey and predator."""
@@ -40,16 +41,14 @@ def prepare(sweep: Sweep, folder: RunFolder, *, again: bool = False) -> DataTask
     )
     if again and folder.split.exists():
         row = json.loads(folder.split.read_text(encoding="utf-8"))
-        return DataTask(
-            path=str(path),
-            train=tuple(row["train"]),
-            validation=tuple(row["validation"]),
-            test=tuple(row["test"]),
-            codec=row["codec"],
-        )
+        return _task(sweep, str(path), row, row["codec"])
     dataset = read(path)
-    _long_enough(sweep, dataset)
     split = split_of(sweep, dataset)
+    tested = dataset if sweep.data.test_path is None else read(sweep.data.test_path)
+    if tested is not dataset:
+        _same_variables(dataset, tested)
+        split = replace(split, test=tuple(range(tested.systems)))
+    _long_enough(sweep, tested)
     codec = Codec.fit(dataset.values[list(split.train)], **codec_arguments(sweep))
     written = {
         "source": dataset.source,
@@ -58,7 +57,21 @@ def prepare(sweep: Sweep, folder: RunFolder, *, again: bool = False) -> DataTask
         "codec": codec.to_json(),
     }
     write_whole(folder.split, json.dumps(written, indent=1) + "\n")
-    return DataTask(str(path), split.train, split.validation, split.test, codec.to_json())
+    return _task(sweep, str(path), asdict(split), codec.to_json())
+
+
+def _task(
+    sweep: Sweep, path: str, parts: Mapping[str, Sequence[int]], codec: Mapping[str, Any]
+) -> DataTask:
+    return DataTask(
+        path=path,
+        train=tuple(parts["train"]),
+        validation=tuple(parts["validation"]),
+        test=tuple(parts["test"]),
+        codec=codec,
+        test_path=sweep.data.test_path,
+        steps=sweep.text.steps,
+    )
 
 
 def ensure_enough(sweep: Sweep, plans: Sequence[StagePlan], data: DataTask) -> None:
@@ -76,7 +89,7 @@ def ensure_enough(sweep: Sweep, plans: Sequence[StagePlan], data: DataTask) -> N
     def texts(systems: Sequence[int]) -> list[bytes]:
         return [
             codec.encode(series, codec.scale_of(series)).encode()
-            for series in values[list(systems)]
+            for series in values[list(systems), : data.steps]
         ]
 
     asked, length = sweep.evaluation.windows, sweep.evaluation.context_length
@@ -86,17 +99,27 @@ def ensure_enough(sweep: Sweep, plans: Sequence[StagePlan], data: DataTask) -> N
             f"evaluation.windows asks for {asked} windows of {length} tokens, and the {len(data.validation)} "
             f"validation systems give {have}; ask for {have}, or give data.split.validation more systems"
         )
-    asked, have = sweep.evaluation.forecast.systems, len(data.test)
-    if have < asked and any(stage.forecast for stage in sweep.stages):
+    asked, have = max((each.systems for each in _forecasts(sweep)), default=0), len(data.test)
+    if have < asked:
         raise DataError(
             f"evaluation.forecast.systems asks for {asked} test systems, and there are {have}; "
             f"ask for {have}, or give data.split.test more"
         )
     configs = {trial.config for stage in plans for trial in stage.trials if trial.steps}
-    ways = {(config.context_length, config.stride, config.padding) for config in configs}
+    most = max((config.train_systems or 0 for config in configs), default=0)
+    if most > len(data.train):
+        raise DataError(
+            f"train_systems asks for {most} training systems, and there are {len(data.train)}; "
+            f"ask for {len(data.train)} at most, or give data.split.train more"
+        )
+    everyone = len(data.train)
+    ways = {
+        (config.context_length, config.stride, config.padding, config.train_systems or everyone)
+        for config in configs
+    }
     train = texts(data.train) if ways else []
-    for length, stride, padding in sorted(ways):
-        cut(train, length=length, stride=stride, padding=padding, pad_id=0)
+    for length, stride, padding, systems in sorted(ways):
+        cut(train[:systems], length=length, stride=stride, padding=padding, pad_id=0)
 
 
 def split_of(sweep: Sweep, dataset: Dataset) -> Split:
@@ -117,11 +140,28 @@ def codec_arguments(sweep: Sweep) -> Mapping[str, Any]:
     return {"decimals": sweep.text.decimals, **sweep.text.scaling.model_dump()}
 
 
+def _forecasts(sweep: Sweep) -> tuple[ForecastSpec, ...]:
+    """What is forecast, stage by stage."""
+    return tuple(forecast_of(sweep, stage) for stage in sweep.stages if stage.forecasts)
+
+
 def _long_enough(sweep: Sweep, dataset: Dataset) -> None:
-    forecast = sweep.evaluation.forecast
-    need, have = forecast.context_steps + forecast.horizon, dataset.values.shape[1]
-    if have < need and any(stage.forecast for stage in sweep.stages):
+    have = dataset.values.shape[1]
+    for asked in _forecasts(sweep):
+        windows = asked.windows * (len(asked.context_steps) if len(asked.windows) == 1 else 1)
+        for context, count in zip(asked.context_steps, windows, strict=True):
+            need = context + (count - 1) * (asked.every or asked.horizon) + asked.horizon
+            if have < need:
+                more = f", in {count} windows" if count > 1 else ""
+                raise DataError(
+                    f"{dataset.source}: its series have {have} time steps; evaluation.forecast asks for "
+                    f"{context} of context and {asked.horizon} of horizon{more}, {need} together"
+                )
+
+
+def _same_variables(data: Dataset, forecast: Dataset) -> None:
+    if data.values.shape[2] != forecast.values.shape[2]:
         raise DataError(
-            f"{dataset.source}: its series have {have} time steps; evaluation.forecast asks for "
-            f"{forecast.context_steps} of context and {forecast.horizon} of horizon, {need} together"
+            f"{forecast.source}: its series have {forecast.values.shape[2]} variables, those of the training data "
+            f"({data.source}) {data.values.shape[2]}; data.test_path needs as many"
         )

@@ -22,7 +22,7 @@ from lvray.scheduler.milestones import evenly, fill, price, unroll
 from lvray.scheduler.policy import REDUCTION_FACTOR
 from lvray.scheduler.registry import registered
 from lvray.spec.schema import AxisSpec, StageSpec, Sweep
-from lvray.spec.space import as_field, drawn, grid, overridden, size, trial_config
+from lvray.spec.space import as_field, drawn, forecast_of, grid, overridden, size, trial_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,13 +227,13 @@ def _fixed_trials(
     assert isinstance(stage.steps, int), f"stage {stage.name} has no number of steps"
     stops = [(step, None) for step in evenly(stage.steps, stage.evaluations)]
     return tuple(
-        replace(plan, milestones=unroll(plan.prices, stops, forecast=stage.forecast))
+        replace(plan, milestones=unroll(plan.prices, stops, forecast=stage.forecasts))
         for plan in _candidates(sweep, stage, best, variables)
     )
 
 
 def _measured_once(plan: TrialPlan, stage: StageSpec) -> TrialPlan:
-    return replace(plan, milestones=unroll(plan.prices, [(0, None)], forecast=stage.forecast))
+    return replace(plan, milestones=unroll(plan.prices, [(0, None)], forecast=stage.forecasts))
 
 
 def _filling(
@@ -241,9 +241,9 @@ def _filling(
 ) -> TrialPlan:
     """The one trial of a `steps: fill` stage, with as many whole steps as `allowed` buys."""
     (plan,) = _candidates(sweep, stage, best, variables)
-    milestones = fill(plan.prices, allowed, evaluations=stage.evaluations, forecast=stage.forecast)
+    milestones = fill(plan.prices, allowed, evaluations=stage.evaluations, forecast=stage.forecasts)
     if milestones is None:
-        least = price(plan.prices, steps=1, evaluations=1, forecast=stage.forecast)
+        least = price(plan.prices, steps=1, evaluations=1, forecast=stage.forecasts)
         raise BudgetTooSmall(
             f"stage {stage.name} may spend {format_flops(allowed)} FLOPs, and one step with its evaluation costs "
             f"{format_flops(least)}; raise its hold_back or the budget"
@@ -262,7 +262,7 @@ def _candidates(
     highest = _highest(sweep, stage, best, variables) if chosen_later else None
     plans = []
     for index, config in enumerate(configs):
-        prices = highest or price_trial(sweep, config, variables)
+        prices = highest or _prices(sweep, stage, config, variables)
         trial_id = (
             stage.name
             if len(configs) == 1
@@ -298,7 +298,7 @@ def _configs(
     else:
         dearest = max(
             _corner_configs(sweep, stage, best, variables),
-            key=lambda config: _dearness(price_trial(sweep, config, variables)),
+            key=lambda config: _dearness(_prices(sweep, stage, config, variables)),
         )
         return (dearest,) * int(min(stage.samples or 1, size(stage.space)))
     return (config_of(sweep, stage, best, variables, values) for values in overrides)
@@ -320,9 +320,13 @@ def config_of(
     earlier = next(other for other in sweep.stages if other.name == stage.from_stage)
     base = max(
         _configs(sweep, earlier, best, variables),
-        key=lambda config: _dearness(price_trial(sweep, config, variables)),
+        key=lambda config: _dearness(_prices(sweep, stage, config, variables)),
     )
     return overridden(base, stage, overrides)
+
+
+def _prices(sweep: Sweep, stage: StageSpec, config: TrialConfig, variables: int) -> StepPrices:
+    return price_trial(sweep, config, variables, forecast=forecast_of(sweep, stage))
 
 
 def _corner_configs(
@@ -337,7 +341,7 @@ def _highest(
 ) -> StepPrices:
     """The highest price of each part of a trial, over all configs that the stage may come to choose."""
     every = [
-        price_trial(sweep, config, variables)
+        _prices(sweep, stage, config, variables)
         for config in _corner_configs(sweep, stage, best, variables)
     ]
     return StepPrices(
@@ -347,7 +351,9 @@ def _highest(
     )
 
 
-PRICED = frozenset({"lora.rank", "lora.targets", "lora.variant", "context_length", "batch_size"})
+PRICED = frozenset(
+    {"lora.rank", "lora.targets", "lora.variant", "context_length", "batch_size", "loss"}
+)
 """Fields on which the price of a trial depends."""
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from lvray.core.run_folder import RunFolder
 from lvray.core.task import DataTask, EvaluationTask, Task
 from lvray.planner.model import TINY
-from lvray.planner.prices import forecast_tokens
+from lvray.planner.prices import forecast_tasks
 from lvray.scheduler.scheduler import Grant
 from lvray.spec.schema import Sweep
+from lvray.spec.space import forecast_of
 
 
 def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, threads: int) -> Task:
@@ -29,23 +30,24 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
         if isinstance(data.codec.get("variables"), list)
         else int(data.codec["variables"])
     )
-    prompt, new = forecast_tokens(sweep, variables)
-    evaluation, forecast = sweep.evaluation, sweep.evaluation.forecast
+    stage = next(stage for stage in sweep.stages if stage.name == plan.stage)
+    evaluation = sweep.evaluation
     return Task(
         trial_id=plan.trial_id,
         attempt=grant.attempt,
         model=_located(sweep.model),
         device=sweep.resources.device,
-        data=replace(data, path=str(Path(data.path).absolute())),
+        data=replace(
+            data,
+            path=str(Path(data.path).absolute()),
+            test_path=data.test_path and str(Path(data.test_path).absolute()),
+        ),
         evaluation=EvaluationTask(
             validation_windows=evaluation.windows,
             validation_context=evaluation.context_length,
             batch_size=evaluation.batch_size,
-            forecast_systems=forecast.systems,
-            forecast_context_steps=forecast.context_steps,
-            forecast_horizon=forecast.horizon,
-            forecast_prompt_tokens=prompt,
-            forecast_tokens=new,
+            loss=evaluation.loss,
+            forecasts=forecast_tasks(sweep, forecast_of(sweep, stage), variables),
         ),
         config=plan.config,
         milestones=plan.milestones,
@@ -53,6 +55,7 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
         folder=str(folder.trial(plan.trial_id).absolute()),
         reached=grant.reached,
         continues=None if plan.continues is None else str(folder.trial(plan.continues).absolute()),
+        quantization=sweep.quantization,
         threads=threads,
     )
 

@@ -10,32 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from lvray.core.errors import RunFolderError
+from lvray.core.errors import DataError, RunFolderError
 from lvray.core.run_folder import RunFolder
 from lvray.core.trial import Trial
 from lvray.ledger.journal import Journal
 from lvray.ledger.ledger import SOURCE, SPENT, Ledger, stage_account, trial_account
 from lvray.scheduler.replay import History, StageHistory, fold
+from lvray.series.forecasts import Forecasts
 
-Floats = npt.NDArray[np.float64]
 Read = TypeVar("Read")
-
-
-@dataclass(frozen=True, slots=True)
-class Forecasts:
-    """Forecasts of held-out systems by one trial, in the data's units."""
-
-    systems: npt.NDArray[np.int64]
-    """[N], indices into the data set."""
-    history: Floats
-    """[N, T, V], what the model was given."""
-    truth: Floats
-    """[N, H, V], what came next."""
-    forecast: Floats
-    """[N, H, V], what the model said; a forecast that is too short goes on with its last value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +46,13 @@ class Facts:
     environment: Mapping[str, Any]
     variables: tuple[str, ...]
     """Names of the series' variables."""
-    forecasts: Mapping[str, Forecasts]
-    """By trial, for those that made any."""
+    forecasts: Mapping[str, Mapping[str, Forecasts]]
+    """By trial, for those that made any, and by what was asked: ``80+20`` is 20 steps ahead of 80."""
+
+    @property
+    def longest(self) -> dict[str, Forecasts]:
+        """By trial, its forecasts from the longest context."""
+        return {name: list(made.values())[-1] for name, made in self.forecasts.items()}
 
     @property
     def budget(self) -> int:
@@ -152,11 +140,8 @@ def read_facts(root: Path) -> Facts:
         )
     spec = history.sessions[0]["spec"]
     ledger = Ledger.read(Path(history.shared_ledger or folder.ledger))
-    made = {
-        name: _read(folder.trial(name) / "forecasts.npz", _forecasts)
-        for name in history.trials
-        if (folder.trial(name) / "forecasts.npz").exists()
-    }
+    made = {name: _forecasts(folder.trial(name) / "forecasts") for name in history.trials}
+    made = {name: files for name, files in made.items() if files}
     variables = tuple(map(str, _read(folder.split, _json).get("variables", ())))
     return Facts(folder, history, ledger, spec, _read(folder.environment, _json), variables, made)
 
@@ -167,7 +152,7 @@ def _read(path: Path, reader: Callable[[Path], Read]) -> Read:
         return reader(path)
     except FileNotFoundError:
         raise RunFolderError(f"{path} is missing; the report needs it") from None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, DataError, zipfile.BadZipFile) as error:
         raise RunFolderError(f"{path} is damaged: {error}") from error
 
 
@@ -176,9 +161,10 @@ def _json(path: Path) -> dict[str, Any]:
     return held
 
 
-def _forecasts(path: Path) -> Forecasts:
-    with np.load(path) as held:
-        return Forecasts(held["systems"], held["history"], held["truth"], held["forecast"])
+def _forecasts(place: Path) -> dict[str, Forecasts]:
+    """The forecasts of one trial by their name, ``80+20``, the shortest context first."""
+    files = {path.stem: _read(path, Forecasts.from_npz) for path in place.glob("*.npz")}
+    return dict(sorted(files.items(), key=lambda item: item[1].history.shape[1]))
 
 
 def differences(facts: Facts) -> dict[str, dict[str, Any]]:

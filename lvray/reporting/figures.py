@@ -318,8 +318,8 @@ def forecast_figure(facts: Facts, systems: int = 3) -> Figure | None:
     best, base = facts.best, facts.baseline
     if best is None or best.plan.trial_id not in facts.forecasts:
         return None
-    made = facts.forecasts[best.plan.trial_id]
-    rival = facts.forecasts.get(base.plan.trial_id) if base else None
+    made = facts.longest[best.plan.trial_id]
+    rival = facts.longest.get(base.plan.trial_id) if base else None
     count, variables = min(systems, len(made.systems)), made.truth.shape[2]
     figure = Figure(figsize=(8, 1.9 * count + 0.6), layout="constrained")
     grid = figure.subplots(count, variables, squeeze=False, sharex=True)
@@ -328,9 +328,9 @@ def forecast_figure(facts: Facts, systems: int = 3) -> Figure | None:
     past, ahead = np.arange(given - shown, given), np.arange(given, given + horizon)
     told = facts.variables
     names = told if len(told) == variables else [f"variable {n + 1}" for n in range(variables)]
-    lines = [(made.truth, INK, 1.2, "truth"), (made.forecast, ACCENT, 2, best.plan.trial_id)]
+    lines = [(made.truth, INK, 1.2, "truth"), (made.point, ACCENT, 2, best.plan.trial_id)]
     if rival is not None:
-        lines.insert(1, (rival.forecast, SECOND, 1.2, "zero-shot"))
+        lines.insert(1, (rival.point, SECOND, 1.2, "zero-shot"))
     for row in range(count):
         for variable in range(variables):
             axes: Axes = grid[row, variable]
@@ -358,7 +358,7 @@ def horizon_figure(facts: Facts) -> Figure | None:
         return None
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    made = next(iter(facts.forecasts.values()))
+    made = next(iter(facts.longest.values()))
     steps = np.arange(1, made.truth.shape[1] + 1)
     lines = [
         ("last value", last_value(made.history, len(steps)), made.truth, FAINT, ":"),
@@ -366,10 +366,10 @@ def horizon_figure(facts: Facts) -> Figure | None:
     ]
     base, best = (trial.plan.trial_id if trial else None for trial in (facts.baseline, facts.best))
     others = iter(SEQUENCE[1:] * len(facts.forecasts))
-    for name, forecasts in facts.forecasts.items():
+    for name, forecasts in facts.longest.items():
         label = "zero-shot" if name == base else name
         colour = SECOND if name == base else ACCENT if name == best else next(others)
-        lines.append((label, forecasts.forecast, forecasts.truth, colour, "-"))
+        lines.append((label, forecasts.point, forecasts.truth, colour, "-"))
     ends = []
     for _, forecast, truth, colour, dash in lines:
         error = np.abs(np.asarray(forecast) - truth).mean(axis=(0, 2))

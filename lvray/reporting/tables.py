@@ -121,7 +121,7 @@ def forecast_table(facts: Facts) -> Table | None:
                 "" if loss is None else f"{loss:.4f}",
                 f"{metrics['forecast_mae']:.4f}",
                 f"{metrics['forecast_rmse']:.4f}",
-                f"{metrics.get('forecast_failed', 0):.0f} of {len(facts.forecasts[name].systems)}",
+                f"{metrics.get('forecast_short', 0):.0f} of {len(facts.longest[name].systems)}",
             )
         )
     rows += [
@@ -131,10 +131,7 @@ def forecast_table(facts: Facts) -> Table | None:
     if not rows:
         return None
     wanted = facts.spec["evaluation"]["forecast"]
-    caption = (
-        f"Forecasts of held-out systems: {wanted['horizon']} steps ahead from {wanted['context_steps']} steps of context, "
-        "greedy, in the data's units"
-    )
+    caption = f"Forecasts of held-out systems: {wanted['horizon']} steps ahead, in the data's units"
     return Table(
         caption,
         ("trial", "validation loss", "MAE", "RMSE", "too short"),
@@ -150,7 +147,7 @@ def baseline_errors(facts: Facts) -> list[tuple[str, float, float]]:
 
     if not facts.forecasts:
         return []
-    made = next(iter(facts.forecasts.values()))
+    made = next(iter(facts.longest.values()))
     horizon = made.truth.shape[1]
     rivals = {
         "last value": last_value,

@@ -13,7 +13,7 @@ off, and the "." is printed.
 Scaling is x' = (x − offset) / scale. The four methods:
 
     fixed            scale = alpha
-    max              scale = max |x| / to
+    max              scale = max |x| / to; 1 where max |x| is below `above`
     percentile       scale = percentile of |x| / to
     offset-quantile  offset = min − offset·(max − min), scale = quantile of (x − offset) / to; every variable apart
 
@@ -38,14 +38,17 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 
 METHODS: Mapping[str, Mapping[str, float]] = {
     "fixed": {"alpha": 10.0},
-    "max": {"to": 9.9},
+    "max": {"to": 9.9, "above": 0.0},
     "percentile": {"percentile": 99.7, "to": 10.0},
     "offset-quantile": {"offset": 0.3, "quantile": 0.99, "to": 1.0},
 }
 """Scaling methods, their parameters and what those are unless given."""
 
 LARGEST_PARAMETER: Mapping[str, float] = {"percentile": 100.0, "quantile": 1.0}
-"""Parameters that have an upper end; every one must be above 0, only ``offset`` may be 0."""
+"""Parameters that have an upper end."""
+
+MAY_BE_ZERO = frozenset({"offset", "above"})
+"""Parameters that may be 0; every other must be above it."""
 
 MOST_DECIMALS = 4
 
@@ -233,10 +236,10 @@ def _parameters(method: str, given: Mapping[str, float]) -> dict[str, float]:
                 f"scaling method {method!r} has no parameter {name!r}, only {', '.join(usual)}"
             )
         largest = LARGEST_PARAMETER.get(name, math.inf)
-        positive = value > 0 or (name == "offset" and value == 0)
+        positive = value > 0 or (name in MAY_BE_ZERO and value == 0)
         if not (math.isfinite(value) and positive and value <= largest):
             upper = "" if largest == math.inf else f" and at most {largest:g}"
-            lower = "at least 0" if name == "offset" else "above 0"
+            lower = "at least 0" if name in MAY_BE_ZERO else "above 0"
             raise DataError(f"scaling {method}: {name} is {value}, it must be {lower}{upper}")
     return {name: float(given.get(name, value)) for name, value in usual.items()}
 
@@ -258,7 +261,9 @@ def _scales(series: Floats, method: str, parameters: Mapping[str, float]) -> tup
         else:
             share = parameters["percentile"] / 100 if method == "percentile" else 1.0
             sizes = np.abs(series).reshape(systems, -1, 1)
-            scale = np.repeat(_quantile(sizes, share) / parameters["to"], variables, axis=1)
+            size = _quantile(sizes, share)
+            own = np.where(size < parameters.get("above", 0.0), 1.0, size / parameters["to"])
+            scale = np.repeat(own, variables, axis=1)
     # A series that never leaves 0 (or is missing) has no size of its own: it is written as it is.
     scale = np.where((scale == 0) | np.isnan(scale), 1.0, scale)
     if not (np.isfinite(offset).all() and np.isfinite(scale).all()):

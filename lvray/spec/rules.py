@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from lvray.core.policies import POLICIES
 from lvray.spec.mistakes import Mistake, explain, nearest, unknown_key
 from lvray.spec.schema import AxisSpec, StageSpec, Sweep, TrialSpec
-from lvray.spec.space import apply, as_field, fields, flat
+from lvray.spec.space import apply, as_field, fields, flat, forecast_of
 from lvray.spec.tree import Path
 
 Rule: TypeAlias = Callable[[Sweep], Iterator[Mistake]]
@@ -67,6 +67,35 @@ def split_is_no_more_than_there_is(sweep: Sweep) -> Iterator[Mistake]:
         if wanted > systems:
             wrong = f"asks for {wanted.normalize():f} systems and {systems} are generated; ask for fewer, or raise data.systems"
             yield Mistake(split, wrong, about, value=False)
+
+
+def only_points_have_zeros_behind_them(sweep: Sweep) -> Iterator[Mistake]:
+    """Without a point 0.4 and 0.04 would both be ``4``."""
+    if not sweep.text.point and not sweep.text.trailing_zeros:
+        wrong = "needs the point; without it every number has all its decimals"
+        yield Mistake(("text", "trailing_zeros"), wrong, about=(("text", "point"),))
+
+
+def forecasts_have_a_window_each(sweep: Sweep) -> Iterator[Mistake]:
+    """A list of windows has a number for each length of context, and no length stands twice: it names a file."""
+    path: Path = ("evaluation", "forecast")
+    places = [(path, sweep.evaluation.forecast)]
+    places += [
+        (("stages", index, "forecast"), forecast_of(sweep, stage))
+        for index, stage in enumerate(sweep.stages)
+        if stage.forecast is not None and stage.forecast.model_fields_set
+    ]
+    for place, asked in places:
+        contexts, windows = asked.context_steps, asked.windows
+        about = tuple(
+            (*each, key) for each in (place, path) for key in ("context_steps", "windows")
+        )
+        if len(set(contexts)) < len(contexts):
+            wrong = "has a length twice; each is forecast once"
+            yield Mistake((*place, "context_steps"), wrong, about)
+        if len(windows) not in {1, len(contexts)}:
+            wrong = f"has {len(windows)} numbers for {len(contexts)} lengths of context; one for each, or one for all"
+            yield Mistake((*place, "windows"), wrong, about)
 
 
 def there_is_a_stage(sweep: Sweep) -> Iterator[Mistake]:
@@ -338,6 +367,8 @@ RULES: tuple[Rule, ...] = (
     sweep_name_is_simple,
     data_file_has_a_path,
     split_is_no_more_than_there_is,
+    only_points_have_zeros_behind_them,
+    forecasts_have_a_window_each,
     there_is_a_stage,
     stage_names_are_simple,
     stage_names_are_unique,

@@ -128,10 +128,39 @@ def _or_false(value: object) -> object:
     return False if value is None else value
 
 
+def _counts(value: object) -> tuple[int, ...]:
+    given = value if isinstance(value, list | tuple) else (value,)
+    counts = tuple(
+        count for count in given if isinstance(count, int) and not isinstance(count, bool)
+    )
+    if not counts or len(counts) < len(given) or not all(1 <= count <= 10**6 for count in counts):
+        raise ValueError("must be a whole number from 1, or a list of some, such as [40, 80]")
+    return counts
+
+
+def _counts_as_given(counts: tuple[int, ...]) -> int | list[int]:
+    return counts[0] if len(counts) == 1 else list(counts)
+
+
+def _forecast(value: object) -> object:
+    if isinstance(value, bool):
+        return {} if value else None
+    if value is None or isinstance(value, Mapping | ForecastChanges):
+        return value
+    raise ValueError("must be true, false, or keys such as {samples: 20}")
+
+
+def _forecast_as_given(changes: ForecastChanges | None) -> object:
+    return False if changes is None else changes.given() or True
+
+
 Flops: TypeAlias = Annotated[int, BeforeValidator(_flops), PlainSerializer(str)]
 Part: TypeAlias = Annotated[int | float, BeforeValidator(_part)]
 Seed: TypeAlias = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=10**6)]
+Counts: TypeAlias = Annotated[
+    tuple[int, ...], BeforeValidator(_counts), PlainSerializer(_counts_as_given)
+]
 Tokens: TypeAlias = Annotated[int, Field(ge=2, le=2**20)]
 Positive: TypeAlias = Annotated[float, Field(gt=0)]
 Name: TypeAlias = Annotated[str, Field(min_length=1)]
@@ -166,6 +195,9 @@ class DataSpec(Spec):
     """Systems that are generated; a file has as many as it has."""
     split: SplitSpec = SplitSpec()
     """Which systems play which part."""
+    test_path: Name | None = None
+    """A file whose systems are forecast instead of the split's test systems: real series, say, for a model trained on
+    generated ones. It has as many variables as the rest."""
 
 
 class FixedScaling(Spec):
@@ -184,8 +216,11 @@ class MaxScaling(Spec):
     method: Literal["max"] = "max"
     to: Positive = 9.9
     """What the largest training value becomes."""
-    per: Literal["data", "series"] = "data"
-    """One scale for the whole data set, or each series its own from its history."""
+    above: Annotated[float, Field(ge=0)] = 0.0
+    """Values are left as they are unless their largest is at least this, in the data's units."""
+    per: Literal["data", "part", "series"] = "data"
+    """One scale for the whole data set; training, validation and test systems each their own; or each series its own from
+    its history. ``part`` looks ahead in the systems that are forecast; it is there to repeat what others did."""
 
 
 class PercentileScaling(Spec):
@@ -226,6 +261,13 @@ class TextSpec(Spec):
     """Digits after the point, 1 to 4."""
     scaling: Annotated[ScalingSpec, _one_word("scaling")] = PercentileScaling()
     """What is done to values before they are written, fitted on training systems only. One word is a `method`."""
+    point: bool = True
+    """Whether the decimal point is written: without it 0.71 is ``71``, one token less, and all numbers count units of
+    the last decimal."""
+    trailing_zeros: bool = True
+    """Whether 0.40 is written ``0.40``; without them it is ``0.4`` (and 1.00 is ``1.0``). They need the point."""
+    steps: Count | None = None
+    """Training and validation texts hold the first so many time steps of a system; null is all."""
 
 
 class ForecastSpec(Spec):
@@ -233,10 +275,33 @@ class ForecastSpec(Spec):
 
     systems: Count = 20
     """Test systems that are forecast."""
-    context_steps: Count = 80
-    """Time steps that a forecast is given."""
+    context_steps: Counts = (80,)
+    """Time steps that a forecast is given; a list makes forecasts from each of these lengths."""
     horizon: Count = 20
     """Time steps that it is asked for."""
+    windows: Counts = (1,)
+    """Windows of each system that are forecast; a list has one number for each of `context_steps`."""
+    every: Count | None = None
+    """Time steps between the starts of two windows; null is `horizon`."""
+    samples: Annotated[int, Field(ge=0, le=10**4)] = 0
+    """Forecasts of each window that are drawn: their median is the forecast, their quantiles its bands. 0 makes one
+    greedily."""
+    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Of the draws: logits are divided by it."""
+    prompt: Literal["raw", "chat"] = "raw"
+    """``raw`` is the series alone; ``chat`` asks for its continuation in the chat template of an instruct model."""
+
+
+class ForecastChanges(ForecastSpec):
+    """What a stage changes in the sweep's `evaluation.forecast`: only fields that were given count."""
+
+    @model_serializer(mode="plain")
+    def given(self) -> dict[str, Any]:
+        """The fields that were given, as in the file."""
+        row = ForecastSpec.model_validate(
+            {name: getattr(self, name) for name in self.model_fields_set}
+        ).model_dump(mode="json")
+        return {name: row[name] for name in row if name in self.model_fields_set}
 
 
 class EvaluationSpec(Spec):
@@ -248,6 +313,9 @@ class EvaluationSpec(Spec):
     """Tokens of one of those windows."""
     batch_size: Count = 8
     """Windows evaluated at once: a matter of memory, not of the result."""
+    loss: Literal["full", "numeric"] = "full"
+    """The validation loss is a cross-entropy over the whole vocabulary, or over the tokens of numeric text. With
+    ``numeric`` validation and forecasts compute, and pay for, those rows of the head alone."""
     forecast: ForecastSpec = ForecastSpec()
     """The forecasts of test systems."""
 
@@ -265,6 +333,10 @@ class LoraSpec(Spec):
     """Share of the adapter's inputs that is dropped in training."""
     variant: Literal["lora", "rslora", "dora"] = "lora"
     """``rslora`` is arXiv:2312.03732, ``dora`` arXiv:2402.09353."""
+    init: Literal["default", "kaiming-normal", "gaussian", "orthogonal"] = "default"
+    """First weights: peft's own, or by name; ``kaiming-normal`` is the course's."""
+    head_bias: bool = False
+    """Whether a bias of the head is trained too, as in the course's skeleton."""
 
 
 class TrialSpec(Spec):
@@ -288,6 +360,14 @@ class TrialSpec(Spec):
     """Sequences of one optimizer step."""
     padding: Literal["pad", "drop", "pack"] = "pad"
     """What becomes of a short last window: padded (not in the loss, but paid for), dropped, or joined with others."""
+    pad_loss: bool = False
+    """Whether training predicts the padding too, as the course's skeleton does. Validation never counts it."""
+    train_systems: Count | None = None
+    """Trains on the first so many of the training systems; null is all of them."""
+    loss: Literal["full", "numeric"] = "full"
+    """Cross-entropy over the whole vocabulary, or over the tokens of numeric text, which spares the other rows of the head."""
+    number_token_weight: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Weight of the number-token loss (arXiv:2411.02083) beside the cross-entropy: a digit costs by how far off it is."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Of AdamW."""
     gradient_clip: Annotated[float, Field(ge=0)] = 1.0
@@ -387,8 +467,16 @@ class StageSpec(Spec):
     """An earlier stage whose best config this one starts from."""
     continues: bool = Field(default=False, alias="continue")
     """Whether it takes that trial's weights and optimizer too."""
-    forecast: bool = False
-    """Whether test systems are forecast at each trial's last milestone."""
+    forecast: Annotated[
+        ForecastChanges | None, BeforeValidator(_forecast), PlainSerializer(_forecast_as_given)
+    ] = None
+    """Whether test systems are forecast at each trial's last milestone: true, false (None here), or true with changes to
+    `evaluation.forecast`, such as ``{prompt: chat}``."""
+
+    @property
+    def forecasts(self) -> bool:
+        """Whether test systems are forecast."""
+        return self.forecast is not None
 
 
 class ResourcesSpec(Spec):
@@ -437,6 +525,9 @@ class Sweep(Spec):
     """How FLOPs are counted."""
     model: Name = "tiny"
     """The base model: ``tiny`` (shipped with lvray), a Hugging Face id, or a folder."""
+    quantization: Literal["none", "nf4"] = "none"
+    """Of the frozen base: ``nf4`` keeps it in 4 bits (QLoRA, arXiv:2305.14314); it needs CUDA and ``lvray[qlora]``. FLOPs
+    are counted alike."""
     seed: Seed = 0
     """Of the trials, and of the order in which a search takes them up."""
     data: Annotated[DataSpec, BeforeValidator(_path_is_a_file), _one_word("data")] = DataSpec()

@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from lvray.core.trial import LoraConfig, TrialConfig
-from lvray.spec.schema import AxisSpec, StageSpec, Sweep, TrialSpec
+from lvray.spec.schema import AxisSpec, ForecastSpec, StageSpec, Sweep, TrialSpec
 
 
 def fields(model: type[BaseModel] = TrialSpec) -> tuple[str, ...]:
@@ -135,6 +135,14 @@ def flat(trial: Mapping[str, Any]) -> dict[str, Any]:
         else:
             values[name] = value
     return values
+
+
+def forecast_of(sweep: Sweep, stage: StageSpec) -> ForecastSpec:
+    """What `stage` forecasts where it forecasts: the sweep's `evaluation.forecast` with the stage's changes."""
+    changes = stage.forecast.given() if stage.forecast is not None else {}
+    return ForecastSpec.model_validate(
+        {**sweep.evaluation.forecast.model_dump(mode="json"), **changes}
+    )
 
 
 def trial_config(sweep: Sweep, stage: StageSpec, overrides: Mapping[str, Any]) -> TrialConfig:

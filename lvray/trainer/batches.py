@@ -36,7 +36,7 @@ class Texts:
     """The series of a task, as numbers and as token ids."""
 
     values: NDArray[np.float64]
-    """All systems of the data set [N, time, V]."""
+    """All systems of the file whose systems are forecast [N, time, V]."""
     codec: Codec
     train: tuple[tuple[int, ...], ...]
     """Token ids of the whole text of each training system."""
@@ -63,10 +63,12 @@ def read_texts(data: str, model: str) -> Texts:
                 f"{row['path']} has {len(values)} systems, there is no system {beyond[0]}; "
                 "the file is not the one the sweep was split on"
             )
-        texts = (codec.encode(series, codec.scale_of(series)) for series in values[list(systems)])
+        chosen = values[list(systems), : row["steps"]]
+        texts = (codec.encode(series, codec.scale_of(series)) for series in chosen)
         return tuple(tuple(tokenizer.encode(text)) for text in texts)
 
-    return Texts(values, codec, tokens(row["train"]), tokens(row["validation"]))
+    tested = values if row["test_path"] is None else dataset.read(row["test_path"]).values
+    return Texts(tested, codec, tokens(row["train"]), tokens(row["validation"]))
 
 
 def window_indices(step: int, *, count: int, batch_size: int, seed: int) -> NDArray[np.int64]:
@@ -145,7 +147,7 @@ def training_batches(
 ) -> Batches:
     """Cuts the training texts (token ids, one sequence a system) as `config` asks."""
     windows = cut(
-        sequences,
+        sequences[: config.train_systems],
         length=config.context_length,
         stride=config.stride,
         padding=config.padding,

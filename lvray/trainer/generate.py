@@ -11,7 +11,6 @@ S states of the grammar, H time steps of the horizon, V variables.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from lvray.core.errors import DataError, ModelError
-from lvray.core.task import EvaluationTask
+from lvray.core.task import ForecastTask
 from lvray.series.codec import Codec
+from lvray.series.forecasts import Forecasts
 from lvray.series.metrics import mae, rmse
 from lvray.trainer.tokenizer import Tokenizer
 
@@ -122,40 +122,17 @@ class Grammar:
         return allowed, following_numbers
 
 
-@dataclass(frozen=True, slots=True)
-class Forecasts:
-    """Forecasts of held-out systems beside the truth, all in data units."""
+def metrics_of(made: Sequence[Forecasts]) -> dict[str, float]:
+    """Gives the figures by name, each the mean over the lengths of context.
 
-    systems: tuple[int, ...]
-    """Which systems of the data set, [N]."""
-    history: NDArray[np.float64]
-    """What the model was given [N, T, V]."""
-    truth: NDArray[np.float64]
-    """What happened [N, H, V]."""
-    forecast: NDArray[np.float64]
-    """What the model said [N, H, V]; a short forecast goes on with its last value."""
-    failed: int
-    """Forecasts with fewer than H time steps."""
-
-    def metrics(self) -> dict[str, float]:
-        """Gives ``forecast_mae`` and ``forecast_rmse`` (data units) and ``forecast_failed`` (a count)."""
-        return {
-            "forecast_mae": mae(self.forecast, self.truth),
-            "forecast_rmse": rmse(self.forecast, self.truth),
-            "forecast_failed": float(self.failed),
-        }
-
-    def to_npz(self) -> bytes:
-        """Gives the arrays by their names, as the bytes of an NPZ file."""
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            systems=np.array(self.systems, dtype=np.int64),
-            history=self.history,
-            truth=self.truth,
-            forecast=self.forecast,
-        )
-        return buffer.getvalue()
+    ``forecast_mae`` and ``forecast_rmse`` are in the data's units; ``forecast_short`` counts the forecasts that had too
+    few time steps.
+    """
+    return {
+        "forecast_mae": float(np.mean([mae(each.point, each.truth) for each in made])),
+        "forecast_rmse": float(np.mean([rmse(each.point, each.truth) for each in made])),
+        "forecast_short": float(sum(each.short.sum() for each in made)),
+    }
 
 
 def evenly_spread(systems: Sequence[int], count: int) -> tuple[int, ...]:
@@ -170,51 +147,77 @@ def forecast_systems(
     codec: Codec,
     values: NDArray[np.float64],
     systems: Sequence[int],
-    evaluation: EvaluationTask,
+    asked: ForecastTask,
     *,
+    batch_size: int,
+    seed: int,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Forecasts:
-    """Forecasts some of `systems`, evenly spread, from the first steps of each; `values` is [all, time, V].
+    """Forecasts windows of some of `systems`, evenly spread; `values` is [all, time, V].
+
+    Args:
+        model: with or without an adapter.
+        tokenizer: the model's.
+        codec: how series are written.
+        values: all systems of the file [all, time, V].
+        systems: those that may be forecast.
+        asked: which windows, how far, and how many tokens it may take.
+        batch_size: prompts continued at once.
+        seed: of the draws.
+        device: where the model is.
+        autocast: the context in which it is called.
 
     Raises:
         DataError: the series are too short for history and horizon together.
     """
-    given, horizon = evaluation.forecast_context_steps, evaluation.forecast_horizon
-    if given + horizon > values.shape[1]:
+    given, horizon = asked.context_steps, asked.horizon
+    need = given + (asked.windows - 1) * asked.every + horizon
+    if need > values.shape[1]:
         raise DataError(
-            f"a forecast of {horizon} steps from {given} needs series of {given + horizon} steps, "
+            f"a forecast of {horizon} steps from {given} needs series of {need} steps, "
             f"these have {values.shape[1]}; make evaluation.forecast shorter"
         )
-    chosen = evenly_spread(systems, evaluation.forecast_systems)
-    history = values[list(chosen), :given]
-    truth = values[list(chosen), given : given + horizon]
+    chosen = evenly_spread(systems, asked.systems)
+    windows = [(system, start * asked.every) for system in chosen for start in range(asked.windows)]
+    history = np.stack([values[system, at : at + given] for system, at in windows])
+    truth = np.stack([values[system, at + given : at + given + horizon] for system, at in windows])
     scales = [codec.scale_of(series) for series in history]
     prompts = [
-        prompt(tokenizer, codec.encode(series, scale), evaluation.forecast_prompt_tokens)
+        prompt(tokenizer, codec.encode(series, scale), asked.prompt_tokens)
         for series, scale in zip(history, scales, strict=True)
     ]
     grammar = Grammar(variables=codec.variables, decimals=codec.decimals)
     texts: list[str] = []
-    for start in range(0, len(prompts), evaluation.batch_size):
+    for start in range(0, len(prompts), batch_size):
         texts += continue_texts(
             model,
             tokenizer,
             grammar,
-            prompts[start : start + evaluation.batch_size],
+            prompts[start : start + batch_size],
             horizon=horizon,
-            most_tokens=evaluation.forecast_tokens,
+            most_tokens=asked.new_tokens,
             device=device,
             autocast=autocast,
         )
-    forecast = np.empty_like(truth)
-    failed = 0
+    point = np.empty_like(truth)
+    short = np.zeros(len(windows), dtype=np.int64)
     for row, (text, scale) in enumerate(zip(texts, scales, strict=True)):
         steps = codec.decode(text, scale, missing=False)[:horizon]
-        failed += len(steps) < horizon
-        forecast[row, : len(steps)] = steps
-        forecast[row, len(steps) :] = steps[-1] if len(steps) else history[row, -1]
-    return Forecasts(chosen, history, truth, forecast, failed)
+        short[row] = len(steps) < horizon
+        point[row, : len(steps)] = steps
+        point[row, len(steps) :] = steps[-1] if len(steps) else history[row, -1]
+    return Forecasts(
+        systems=np.array([system for system, _ in windows], dtype=np.int64),
+        starts=np.array([start for _, start in windows], dtype=np.int64),
+        history=history,
+        truth=truth,
+        point=point,
+        samples=np.empty((len(windows), 0, horizon, truth.shape[2])),
+        scale=np.array([scale.scale for scale in scales]),
+        floor=np.array([codec.rounding_floor(scale) for scale in scales]),
+        short=short,
+    )
 
 
 @torch.no_grad()

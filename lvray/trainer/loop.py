@@ -45,7 +45,7 @@ from lvray.trainer.evaluate import (
     validation_windows,
     window_losses,
 )
-from lvray.trainer.generate import forecast_systems
+from lvray.trainer.generate import forecast_systems, metrics_of
 from lvray.trainer.model import attach, detach, load_base, name_of, pick_device
 from lvray.trainer.tokenizer import Tokenizer, load_tokenizer
 
@@ -375,16 +375,21 @@ def validate(bench: Bench) -> WindowLosses:
 
 
 def _forecast(bench: Bench) -> dict[str, float]:
-    """Forecasts test systems, writes ``forecasts.npz``, and gives the figures by name."""
-    forecasts = forecast_systems(
-        bench.model,
-        bench.tokenizer,
-        bench.texts.codec,
-        bench.texts.values,
-        bench.task.data.test,
-        bench.task.evaluation,
-        device=bench.device,
-        autocast=bench.accelerator.autocast,
-    )
-    put_file(Path(bench.task.folder) / "forecasts.npz", forecasts.to_npz())
-    return forecasts.metrics()
+    """Forecasts test systems, writes a file for each length of context, and gives the figures by name."""
+    made = []
+    for asked in bench.task.evaluation.forecasts:
+        forecasts = forecast_systems(
+            bench.model,
+            bench.tokenizer,
+            bench.texts.codec,
+            bench.texts.values,
+            bench.task.data.test,
+            asked,
+            batch_size=bench.task.evaluation.batch_size,
+            seed=bench.task.config.seed,
+            device=bench.device,
+            autocast=bench.accelerator.autocast,
+        )
+        put_file(Path(bench.task.folder) / "forecasts" / f"{asked.name}.npz", forecasts.to_npz())
+        made.append(forecasts)
+    return metrics_of(made)

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lvray.core.task import DataTask, EvaluationTask, Task
+from lvray.core.task import DataTask, EvaluationTask, ForecastTask, Task
 from lvray.core.trial import LoraConfig, Milestone, StepPrices, TrialConfig
 from lvray.series.codec import Codec
 
@@ -18,11 +18,20 @@ EVALUATION = EvaluationTask(
     validation_windows=3,
     validation_context=64,
     batch_size=2,
-    forecast_systems=2,
-    forecast_context_steps=10,
-    forecast_horizon=3,
-    forecast_prompt_tokens=128,
-    forecast_tokens=48,
+    forecasts=(
+        ForecastTask(
+            systems=2,
+            context_steps=10,
+            horizon=3,
+            windows=1,
+            every=3,
+            samples=0,
+            temperature=1.0,
+            prompt="raw",
+            prompt_tokens=128,
+            new_tokens=48,
+        ),
+    ),
 )
 CONFIG = TrialConfig(
     lora=LoraConfig(rank=2, alpha=4.0, targets=("all-linear",)),

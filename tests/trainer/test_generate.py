@@ -16,6 +16,7 @@ from lvray.trainer.generate import (
     continue_texts,
     evenly_spread,
     forecast_systems,
+    metrics_of,
     prompt,
 )
 from lvray.trainer.model import load_base
@@ -135,12 +136,14 @@ def test_a_short_forecast_is_counted_and_goes_on_with_its_last_value(model, valu
         Codec.from_json(task.data.codec),
         values,
         task.data.test,
-        replace(task.evaluation, forecast_tokens=20),
+        replace(task.evaluation.forecasts[0], new_tokens=20),
+        batch_size=2,
+        seed=0,
         device=CPU,
     )
-    assert forecasts.metrics()["forecast_failed"] == forecasts.failed == 2
-    assert np.isfinite(forecasts.forecast).all()
-    np.testing.assert_array_equal(forecasts.forecast[:, 2], forecasts.forecast[:, 1])
+    assert metrics_of([forecasts])["forecast_short"] == forecasts.short.sum() == 2
+    assert np.isfinite(forecasts.point).all()
+    np.testing.assert_array_equal(forecasts.point[:, 2], forecasts.point[:, 1])
 
 
 def test_series_too_short_for_the_horizon_are_told_in_words(model, values, make_task):
@@ -154,7 +157,9 @@ def test_series_too_short_for_the_horizon_are_told_in_words(model, values, make_
             Codec.from_json(task.data.codec),
             values,
             task.data.test,
-            replace(task.evaluation, forecast_horizon=40),
+            replace(task.evaluation.forecasts[0], horizon=40),
+            batch_size=2,
+            seed=0,
             device=CPU,
         )
 

@@ -151,8 +151,8 @@ def test_the_base_model_has_one_milestone_at_step_0(make_task, trial_folder):
     (measurement,) = heard(task)
     assert (measurement.step, measurement.flops) == (0, task.milestones[0].flops)
     assert math.isfinite(measurement.validation_loss)
-    assert set(measurement.metrics) == {"forecast_mae", "forecast_rmse", "forecast_failed"}
-    assert {path.name for path in trial_folder("t").iterdir()} == {"config.json", "forecasts.npz"}
+    assert set(measurement.metrics) == {"forecast_mae", "forecast_rmse", "forecast_short"}
+    assert {path.name for path in trial_folder("t").iterdir()} == {"config.json", "forecasts"}
 
 
 def test_an_untrained_adapter_is_the_base_model(make_task):
@@ -169,13 +169,13 @@ def test_the_end_of_an_attempt_passes_through_and_leaves_a_whole_checkpoint(make
 
 def test_forecasts_are_in_the_units_of_the_data(make_task, values, trial_folder):
     (measurement,) = heard(make_task(2, forecast=True))
-    with np.load(trial_folder("t") / "forecasts.npz") as file:
+    with np.load(trial_folder("t") / "forecasts" / "10+3.npz") as file:
         assert file["systems"].tolist() == [10, 11]
         np.testing.assert_array_equal(file["history"], values[10:12, :10])
         np.testing.assert_array_equal(file["truth"], values[10:12, 10:13])
-        error = np.abs(file["forecast"] - file["truth"]).mean()
+        error = np.abs(file["point"] - file["truth"]).mean()
     assert measurement.metrics["forecast_mae"] == pytest.approx(error)
-    assert measurement.metrics["forecast_failed"] == 0
+    assert measurement.metrics["forecast_short"] == 0
 
 
 @pytest.mark.parametrize("step", [1, 2])

@@ -26,6 +26,7 @@ from lvray.scheduler.milestones import fill, unroll
 from lvray.scheduler.registry import policy_of
 from lvray.scheduler.replay import fold, take
 from lvray.scheduler.scheduler import Scheduler
+from lvray.series.forecasts import Forecasts
 
 BUDGET = 1_000_000
 PRICES = StepPrices(train_step=100, evaluation=400, forecast=5000)
@@ -70,7 +71,7 @@ def metrics_of(plan: TrialPlan, milestone: int) -> dict[str, float]:
     return {
         "forecast_mae": loss_of(plan.config, plan.steps) / 2,
         "forecast_rmse": 0.7,
-        "forecast_failed": 0,
+        "forecast_short": 0,
     }
 
 
@@ -133,16 +134,21 @@ class Invented:
             np.sin(np.arange(40)[None, :, None] / 3 + np.arange(4)[:, None, None] + np.arange(2))
             + 2
         )
-        folder = self.root / "trials" / plan.trial_id
+        folder = self.root / "trials" / plan.trial_id / "forecasts"
         folder.mkdir(parents=True)
         off = 0.5 if plan.config.lora is None else 0.1
-        np.savez(
-            folder / "forecasts.npz",
+        made = Forecasts(
             systems=np.arange(4),
+            starts=np.zeros(4, dtype=np.int64),
             history=wave[:, :30],
             truth=wave[:, 30:],
-            forecast=wave[:, 30:] + off,
+            point=wave[:, 30:] + off,
+            samples=np.empty((4, 0, 10, 2)),
+            scale=np.ones((4, 2)),
+            floor=np.full(4, 0.0025),
+            short=np.zeros(4, dtype=np.int64),
         )
+        (folder / "30+10.npz").write_bytes(made.to_npz())
 
 
 def trial(name: str, stage: str, config: TrialConfig, **more) -> TrialPlan:

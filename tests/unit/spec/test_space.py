@@ -168,6 +168,7 @@ def test_whole_numbers_are_known_by_their_field_with_or_without_null():
         "context_length",
         "stride",
         "batch_size",
+        "train_systems",
         "seed",
     ]
 
