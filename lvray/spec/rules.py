@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from lvray.core.policies import POLICIES
 from lvray.spec.mistakes import Mistake, explain, nearest, unknown_key
-from lvray.spec.schema import AxisSpec, StageSpec, Sweep, TrialSpec
+from lvray.spec.schema import AxisSpec, ForecastSpec, StageSpec, Sweep, TrialSpec
 from lvray.spec.space import apply, as_field, fields, flat, forecast_of
 from lvray.spec.tree import Path
 
@@ -79,23 +79,24 @@ def only_points_have_zeros_behind_them(sweep: Sweep) -> Iterator[Mistake]:
 def forecasts_have_a_window_each(sweep: Sweep) -> Iterator[Mistake]:
     """A list of windows has a number for each length of context, and no length stands twice: it names a file."""
     path: Path = ("evaluation", "forecast")
-    places = [(path, sweep.evaluation.forecast)]
-    places += [
-        (("stages", index, "forecast"), forecast_of(sweep, stage))
-        for index, stage in enumerate(sweep.stages)
-        if stage.forecast is not None and stage.forecast.model_fields_set
-    ]
-    for place, asked in places:
-        contexts, windows = asked.context_steps, asked.windows
-        about = tuple(
-            (*each, key) for each in (place, path) for key in ("context_steps", "windows")
-        )
-        if len(set(contexts)) < len(contexts):
-            wrong = "has a length twice; each is forecast once"
-            yield Mistake((*place, "context_steps"), wrong, about)
-        if len(windows) not in {1, len(contexts)}:
-            wrong = f"has {len(windows)} numbers for {len(contexts)} lengths of context; one for each, or one for all"
-            yield Mistake((*place, "windows"), wrong, about)
+    shared = list(_windows_and_contexts(path, sweep.evaluation.forecast))
+    yield from shared
+    for index, stage in enumerate(sweep.stages):
+        if not shared and stage.forecast is not None and stage.forecast.model_fields_set:
+            own: Path = ("stages", index, "forecast")
+            yield from _windows_and_contexts(own, forecast_of(sweep, stage))
+
+
+def _windows_and_contexts(path: Path, asked: ForecastSpec) -> Iterator[Mistake]:
+    contexts, windows = asked.context_steps, asked.windows
+    about = (*path, "context_steps"), (*path, "windows")
+    if len(set(contexts)) < len(contexts):
+        wrong = "has a length twice; each is forecast once"
+        yield Mistake((*path, "context_steps"), wrong, about)
+    if len(windows) not in {1, len(contexts)}:
+        lengths = f"{len(contexts)} length{'s' if len(contexts) > 1 else ''} of context"
+        wrong = f"has {len(windows)} numbers for {lengths}; one for each, or one for all"
+        yield Mistake((*path, "windows"), wrong, about)
 
 
 def there_is_a_stage(sweep: Sweep) -> Iterator[Mistake]:

@@ -58,7 +58,7 @@ def test_forecasts_are_written_back_as_they_were_read(file, tmp_path):
         ("evaluation.forecast.windows=[1, 2, 3]", "has 3 numbers for 2 lengths of context"),
         ("evaluation.forecast.context_steps=[]", "must be a whole number from 1, or a list"),
         ("evaluation.forecast.context_steps=[40, yes]", "must be a whole number from 1, or a list"),
-        ("stages.chat.forecast.windows=[1, 2]", "has 2 numbers for 1 lengths of context"),
+        ("stages.chat.forecast.windows=[1, 2]", "has 2 numbers for 1 length of context"),
         ("stages.chat.forecast.promt=chat", "did you mean prompt"),
         ("stages.chat.forecast=7", "must be true, false, or keys"),
         ("text={point: false, trailing_zeros: false}", "needs the point"),
