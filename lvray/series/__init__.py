@@ -4,8 +4,9 @@
 - `dataset`        data sets: read, generated, cached, written, split by system
 - `codec`          numbers as text and back (the LLMTIME way), with their scaling
 - `windows`        long token sequences cut into windows of one length
-- `metrics`        how far a forecast is from the truth
+- `metrics`        how far a forecast is from the truth, and whether it knows
 - `baselines`      forecasts that cost nothing, to be honest against
+- `equations`      the true equations, fitted to a history and integrated on
 
 Arrays are [N, T, V]: systems, time steps, variables; a forecast is [N, H, V] with H steps of horizon.
 """
