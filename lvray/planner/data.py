@@ -49,7 +49,14 @@ def prepare(sweep: Sweep, folder: RunFolder, *, again: bool = False) -> DataTask
         _same_variables(dataset, tested)
         split = replace(split, test=tuple(range(tested.systems)))
     _long_enough(sweep, tested)
-    codec = Codec.fit(dataset.values[list(split.train)], **codec_arguments(sweep))
+    codec = Codec.fit(
+        dataset.values[list(split.train)],
+        others={
+            "validation": dataset.values[list(split.validation)],
+            "test": tested.values[list(split.test)],
+        },
+        **codec_arguments(sweep),
+    )
     written = {
         "source": dataset.source,
         "variables": list(dataset.variables),
@@ -86,14 +93,15 @@ def ensure_enough(sweep: Sweep, plans: Sequence[StagePlan], data: DataTask) -> N
     codec = Codec.from_json(data.codec)
     values = read(Path(data.path)).values
 
-    def texts(systems: Sequence[int]) -> list[bytes]:
+    def texts(systems: Sequence[int], part: str) -> list[bytes]:
         return [
-            codec.encode(series, codec.scale_of(series)).encode()
+            codec.encode(series, codec.scale_of(series, part=part)).encode()
             for series in values[list(systems), : data.steps]
         ]
 
     asked, length = sweep.evaluation.windows, sweep.evaluation.context_length
-    have = len(cut(texts(data.validation), length=length, stride=length, padding="pad", pad_id=0))
+    validation = texts(data.validation, "validation")
+    have = len(cut(validation, length=length, stride=length, padding="pad", pad_id=0))
     if have < asked:
         raise DataError(
             f"evaluation.windows asks for {asked} windows of {length} tokens, and the {len(data.validation)} "
@@ -117,7 +125,7 @@ def ensure_enough(sweep: Sweep, plans: Sequence[StagePlan], data: DataTask) -> N
         (config.context_length, config.stride, config.padding, config.train_systems or everyone)
         for config in configs
     }
-    train = texts(data.train) if ways else []
+    train = texts(data.train, "train") if ways else []
     for length, stride, padding, systems in sorted(ways):
         cut(train[:systems], length=length, stride=stride, padding=padding, pad_id=0)
 
@@ -137,7 +145,13 @@ def split_of(sweep: Sweep, dataset: Dataset) -> Split:
 
 def codec_arguments(sweep: Sweep) -> Mapping[str, Any]:
     """The sweep's `text:` as `Codec.fit` takes it."""
-    return {"decimals": sweep.text.decimals, **sweep.text.scaling.model_dump()}
+    text = sweep.text
+    return {
+        "decimals": text.decimals,
+        "point": text.point,
+        "trailing_zeros": text.trailing_zeros,
+        **text.scaling.model_dump(),
+    }
 
 
 def _forecasts(sweep: Sweep) -> tuple[ForecastSpec, ...]:

@@ -3,6 +3,7 @@
 - `predator_prey`  the equations behind the generated data sets, integrated
 - `dataset`        data sets: read, generated, cached, written, split by system
 - `codec`          numbers as text and back (the LLMTIME way), with their scaling
+- `grammar`        which characters may follow in such a text
 - `windows`        long token sequences cut into windows of one length
 - `metrics`        how far a forecast is from the truth, and whether it knows
 - `baselines`      forecasts that cost nothing, to be honest against

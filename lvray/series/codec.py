@@ -8,7 +8,10 @@ step, ";" after every time step, and there are no blanks::
 
 A negative value begins with "-", a value past the scale simply has more digits, and a missing value is an
 empty field: ``0.95,;`` lacks its second variable. Unlike LLMTIME's own code, numbers are rounded, not cut
-off, and the "." is printed.
+off, and the "." is printed. Two options change how a number looks, not what it is::
+
+    point=False            0.71,12.50,0.05,0.00   is   71,1250,5,0          whole units of the last decimal
+    trailing_zeros=False   0.460,0.400,1.000      is   0.46,0.4,1.0         as Python prints floats
 
 Scaling is x' = (x − offset) / scale. The four methods:
 
@@ -18,14 +21,15 @@ Scaling is x' = (x − offset) / scale. The four methods:
     offset-quantile  offset = min − offset·(max − min), scale = quantile of (x − offset) / to; every variable apart
 
 They are fitted on the training systems once (``per="data"``), or on the history of each series alone
-(``per="series"``; offset-quantile always), so that no forecast ever sees its own future.
+(``per="series"``; offset-quantile always), so that no forecast ever sees its own future. ``per="part"`` fits
+training, validation and test systems apart, each part on all of its values: what others did, and a look ahead.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -52,7 +56,11 @@ MAY_BE_ZERO = frozenset({"offset", "above"})
 
 MOST_DECIMALS = 4
 
+PARTS = ("train", "validation", "test")
+"""The parts that systems play, each with a scale of its own under ``per="part"``."""
+
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_UNITS = re.compile(r"-?[0-9]+")
 
 _USUAL = 0.95
 """Share of the training steps that are no longer than a usual step."""
@@ -77,6 +85,15 @@ class Scale:
             result: Floats = scaled * np.array(self.scale) + np.array(self.offset)
         return result
 
+    def to_json(self) -> dict[str, list[float]]:
+        """Gives plain JSON values."""
+        return {"offset": list(self.offset), "scale": list(self.scale)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Sequence[float]]) -> Scale:
+        """Reads what `to_json` wrote."""
+        return cls(offset=tuple(row["offset"]), scale=tuple(row["scale"]))
+
 
 @dataclass(frozen=True, slots=True)
 class Codec:
@@ -87,12 +104,18 @@ class Codec:
     variables: int
     method: str
     per: str
-    """``data``: one scale for all; ``series``: one for each history."""
+    """``data``: one scale for all; ``part``: one for each of `PARTS`; ``series``: one for each history."""
     parameters: Mapping[str, float]
     scale: Scale | None
-    """The data set's scale; None where every series has its own."""
+    """The data set's scale; None where every part or series has its own."""
     step_characters: int
     """Characters of a usual time step, separators included: 95% of the training steps take no more."""
+    point: bool = True
+    """Whether "." is written; without it a number counts units of the last decimal."""
+    trailing_zeros: bool = True
+    """Whether every number has all its decimals; without them 0.40 is ``0.4`` and 1.00 ``1.0``."""
+    parts: Mapping[str, Scale] | None = None
+    """The scale of each part where every part has its own, else None."""
 
     @classmethod
     def fit(
@@ -102,9 +125,22 @@ class Codec:
         decimals: int,
         method: str,
         per: str = "data",
+        point: bool = True,
+        trailing_zeros: bool = True,
+        others: Mapping[str, npt.ArrayLike] | None = None,
         **parameters: float,
     ) -> Codec:
         """Fits the scaling to the values [N, T, V] of the training systems; NaN are missing values.
+
+        Args:
+            values: those of the training systems.
+            decimals: digits after the point.
+            method: one of `METHODS`.
+            per: what shares a scale: ``data``, ``part`` or ``series``.
+            point: whether "." is written.
+            trailing_zeros: whether every number has all its decimals.
+            others: values [N', T', V] of the ``validation`` and ``test`` systems; only ``per="part"`` looks at them.
+            parameters: the method's.
 
         Raises:
             DataError: an unknown method or parameter, one that is out of its range, or values that
@@ -117,31 +153,52 @@ class Codec:
             )
         if isinstance(decimals, bool) or decimals not in range(1, MOST_DECIMALS + 1):
             raise DataError(f"{decimals} decimals: series are written with 1 to {MOST_DECIMALS}")
-        if per not in {"data", "series"}:
-            raise DataError(f"scaling per {per!r}: it is 'data' or 'series'")
+        if per not in {"data", "part", "series"}:
+            raise DataError(f"scaling per {per!r}: it is 'data', 'part' or 'series'")
+        if not point and not trailing_zeros:
+            raise DataError(
+                "numbers without a point have all their decimals: trailing_zeros is true"
+            )
         whole = _parameters(method, parameters)
         if method == "offset-quantile":
             per = "series"
         variables = training.shape[2]
-        if per == "data":
-            offset, scale = _scales(training.reshape(1, -1, variables), method, whole)
-            shared = Scale(tuple(offset[0].tolist()), tuple(scale[0].tolist()))
-        else:
-            offset, scale = _scales(training, method, whole)
-            shared = None
+        together = training if per == "series" else training.reshape(1, -1, variables)
+        offset, scale = _scales(together, method, whole)
+        own = Scale(tuple(offset[0].tolist()), tuple(scale[0].tolist()))
+        parts = None
+        if per == "part":
+            parts = {"train": own, **_scales_of_parts(others or {}, method, whole)}
         with np.errstate(over="ignore"):
             scaled = (training - offset[:, None]) / scale[:, None]
-        usual = _usual_step(scaled, decimals)
-        return cls(decimals, variables, method, per, whole, shared, usual)
+        return cls(
+            decimals,
+            variables,
+            method,
+            per,
+            whole,
+            own if per == "data" else None,
+            _usual_step(scaled, decimals, point=point, trailing_zeros=trailing_zeros),
+            point,
+            trailing_zeros,
+            parts,
+        )
 
-    def scale_of(self, history: npt.ArrayLike) -> Scale:
-        """Gives the scale of a series whose history [T, V] is known: the data set's, or the history's own.
+    def scale_of(self, history: npt.ArrayLike, *, part: str | None = None) -> Scale:
+        """Gives the scale of a series whose history [T, V] is known: the data set's, its part's, or the history's own.
+
+        Args:
+            history: what is known of the series.
+            part: which of `PARTS` its system plays; only a codec with a scale for each of them asks.
 
         Raises:
             DataError: the history spans more than floating point numbers do.
         """
         if self.scale is not None:
             return self.scale
+        if self.parts is not None:
+            assert part is not None, f"every part has a scale of its own: one of {PARTS} is needed"
+            return self.parts[part]
         known = np.asarray(history, dtype=np.float64)
         assert known.ndim == 2, f"a history is [steps, variables], not {known.shape}"
         assert len(known) > 0, "a history without a step has no scale"
@@ -174,15 +231,16 @@ class Codec:
         """Reads the longest valid beginning of any text, [T', V] in the data's units; never an exception.
 
         A time step counts if it is closed by ";" and has one field for each variable: a number such as
-        ``-12.5``, whatever its digits, or nothing for a missing value (NaN). With ``missing=False`` an empty
-        field ends the beginning too: what a forecast wants, where a missing value is no answer.
+        ``-12.5`` (without the point ``-1250``), whatever its digits, or nothing for a missing value (NaN). With
+        ``missing=False`` an empty field ends the beginning too: what a forecast wants, where a missing value is no
+        answer.
         """
         rows: list[list[float]] = []
         for step in text.split(";")[:-1]:
             fields = step.split(",")
             if len(fields) != self.variables:
                 break
-            row = [_value(field, missing=missing) for field in fields]
+            row = [self._value(field, missing=missing) for field in fields]
             if any(value is None for value in row):
                 break
             rows.append([value for value in row if value is not None])
@@ -203,26 +261,68 @@ class Codec:
         row = {name: getattr(self, name) for name in self.__slots__}
         row["parameters"] = dict(self.parameters)
         if self.scale is not None:
-            row["scale"] = {"offset": list(self.scale.offset), "scale": list(self.scale.scale)}
+            row["scale"] = self.scale.to_json()
+        if self.parts is not None:
+            row["parts"] = {part: scale.to_json() for part, scale in self.parts.items()}
         return row
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Codec:
-        """Reads what `to_json` wrote."""
-        scale = row["scale"]
-        if scale is not None:
-            scale = Scale(offset=tuple(scale["offset"]), scale=tuple(scale["scale"]))
-        return cls(**{**row, "parameters": dict(row["parameters"]), "scale": scale})
+        """Reads what `to_json` wrote, or what it wrote before there were `point`, `trailing_zeros` and `parts`."""
+        scale, parts = row["scale"], row.get("parts")
+        return cls(
+            **{
+                **row,
+                "parameters": dict(row["parameters"]),
+                "scale": None if scale is None else Scale.from_json(scale),
+                "parts": parts and {part: Scale.from_json(own) for part, own in parts.items()},
+            }
+        )
 
     def _field(self, value: float) -> str:
-        return "" if math.isnan(value) else f"{value:z.{self.decimals}f}"  # z: 0.00, never -0.00
+        if math.isnan(value):
+            return ""
+        number = f"{value:z.{self.decimals}f}"  # z: 0.00, never -0.00
+        if not self.point:
+            return _without_point(number)
+        return number if self.trailing_zeros else _without_trailing_zeros(number)
+
+    def _value(self, field: str, *, missing: bool) -> float | None:
+        """Gives the number in a field, NaN for a missing value, None for anything else."""
+        if not field:
+            return math.nan if missing else None
+        if self.point:
+            return float(field) if _NUMBER.fullmatch(field) else None
+        # Read as a decimal number: a division by 100 would round twice where there are many digits.
+        return float(f"{field}e-{self.decimals}") if _UNITS.fullmatch(field) else None
 
 
-def _value(field: str, *, missing: bool) -> float | None:
-    """Gives the number in a field, NaN for a missing value, None for anything else."""
-    if not field:
-        return math.nan if missing else None
-    return float(field) if _NUMBER.fullmatch(field) else None
+def _without_point(number: str) -> str:
+    """Gives ``5`` for ``0.05`` and ``-1250`` for ``-12.50``."""
+    sign = "-" if number.startswith("-") else ""
+    return sign + (number.removeprefix("-").replace(".", "").lstrip("0") or "0")
+
+
+def _without_trailing_zeros(number: str) -> str:
+    """Gives ``0.4`` for ``0.400`` and ``1.0`` for ``1.000``."""
+    short = number.rstrip("0")
+    return f"{short}0" if short.endswith(".") else short
+
+
+def _scales_of_parts(
+    others: Mapping[str, npt.ArrayLike], method: str, parameters: Mapping[str, float]
+) -> dict[str, Scale]:
+    """Gives the scale of the validation and of the test systems, each fitted to all of their values."""
+    scales = {}
+    for part in PARTS[1:]:
+        values = np.asarray(others.get(part, []), dtype=np.float64)
+        if values.ndim != 3 or values.size == 0:
+            raise DataError(
+                f"a scaling per part is fitted to the {part} systems too, [systems, steps, variables], not to {values.shape}"
+            )
+        offset, scale = _scales(values.reshape(1, -1, values.shape[2]), method, parameters)
+        scales[part] = Scale(tuple(offset[0].tolist()), tuple(scale[0].tolist()))
+    return scales
 
 
 def _parameters(method: str, given: Mapping[str, float]) -> dict[str, float]:
@@ -285,12 +385,19 @@ def _quantile(series: Floats, share: float) -> Floats:
     return result
 
 
-def _usual_step(scaled: Floats, decimals: int) -> int:
+def _usual_step(scaled: Floats, decimals: int, *, point: bool, trailing_zeros: bool) -> int:
     """Gives how many characters 95% of the time steps of a scaled series [N, T, V] do not exceed."""
-    with np.errstate(over="ignore"):  # rounding the very largest numbers overflows
+    with np.errstate(over="ignore", invalid="ignore"):  # the very largest numbers overflow
         sizes = np.round(np.abs(scaled), decimals)
-    whole_digits = np.floor(np.log10(np.maximum(np.nan_to_num(sizes), 1.0))) + 1
+        units = np.nan_to_num(np.rint(sizes * 10.0**decimals))
+    if point:
+        digits = np.floor(np.log10(np.maximum(np.nan_to_num(sizes), 1.0))) + 1 + decimals
+        if not trailing_zeros:
+            for zeros in range(1, decimals):  # one digit stays behind the point
+                digits -= np.mod(units, 10.0**zeros) == 0
+    else:
+        digits = np.floor(np.log10(np.maximum(units, 1.0))) + 1
     signs = (scaled < 0) & (sizes > 0)
-    numbers = np.where(np.isnan(scaled), 0, whole_digits + 1 + decimals + signs)
+    numbers = np.where(np.isnan(scaled), 0, digits + point + signs)
     steps = (numbers + 1).sum(axis=2)  # one separator after each
     return int(np.quantile(steps, _USUAL, method="inverted_cdf"))

@@ -99,6 +99,21 @@ def _windows_and_contexts(path: Path, asked: ForecastSpec) -> Iterator[Mistake]:
         yield Mistake((*path, "windows"), wrong, about)
 
 
+def tiny_does_not_chat(sweep: Sweep) -> Iterator[Mistake]:
+    """The embedded model has no chat template; told once where it is asked for, if any stage forecasts so."""
+    told: set[Path] = set()
+    for index, stage in enumerate(sweep.stages):
+        if sweep.model != "tiny" or stage.forecast is None:
+            continue
+        if forecast_of(sweep, stage).prompt == "chat":
+            own = "prompt" in stage.forecast.model_fields_set
+            before: Path = ("stages", index) if own else ("evaluation",)
+            told.add((*before, "forecast", "prompt"))
+    for path in sorted(told, key=str):
+        wrong = "the model tiny has no chat template; raw would do, or an instruct model such as Qwen/Qwen2.5-0.5B-Instruct"
+        yield Mistake(path, wrong, about=(("model",),))
+
+
 def there_is_a_stage(sweep: Sweep) -> Iterator[Mistake]:
     """A sweep without one does nothing."""
     if not sweep.stages:
@@ -370,6 +385,7 @@ RULES: tuple[Rule, ...] = (
     split_is_no_more_than_there_is,
     only_points_have_zeros_behind_them,
     forecasts_have_a_window_each,
+    tiny_does_not_chat,
     there_is_a_stage,
     stage_names_are_simple,
     stage_names_are_unique,

@@ -5,6 +5,7 @@
 - `batches`     texts, windows, and which batch comes when
 - `loop`        one trial, from where it stands to its last milestone
 - `evaluate`    validation loss on fixed windows
+- `prompts`     what a model reads before it forecasts
 - `generate`    forecasts that cannot be malformed
 - `checkpoint`  all that a trial needs to go on, written whole or not at all
 - `tiny/`       the base model inside the package, and how it was made

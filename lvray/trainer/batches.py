@@ -57,18 +57,19 @@ def read_texts(data: str, model: str) -> Texts:
     codec = Codec.from_json(row["codec"])
     tokenizer = load_tokenizer(model)
 
-    def tokens(systems: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    def tokens(part: str) -> tuple[tuple[int, ...], ...]:
+        systems: Sequence[int] = row[part]
         if beyond := [system for system in systems if system >= len(values)]:
             raise DataError(
                 f"{row['path']} has {len(values)} systems, there is no system {beyond[0]}; "
                 "the file is not the one the sweep was split on"
             )
         chosen = values[list(systems), : row["steps"]]
-        texts = (codec.encode(series, codec.scale_of(series)) for series in chosen)
+        texts = (codec.encode(series, codec.scale_of(series, part=part)) for series in chosen)
         return tuple(tuple(tokenizer.encode(text)) for text in texts)
 
     tested = values if row["test_path"] is None else dataset.read(row["test_path"]).values
-    return Texts(tested, codec, tokens(row["train"]), tokens(row["validation"]))
+    return Texts(tested, codec, tokens("train"), tokens("validation"))
 
 
 def window_indices(step: int, *, count: int, batch_size: int, seed: int) -> NDArray[np.int64]:

@@ -1,20 +1,18 @@
 """What does the model say happens next?
 
 A forecast is text: the history of a system is written as text, the model goes on greedily, and what
-it wrote is read as numbers again. A small automaton (`Grammar`) lets it choose only among characters
+it wrote is read as numbers again. A small automaton (`series.grammar`) lets it choose only among characters
 that can follow, so that every forecast is readable, and a system that went astray shows as a bad
-number and not as a missing one. The scale of a forecast is fitted on its history alone.
+number and not as a missing one. The scale of a forecast is fitted on its history alone (unless the sweep
+scales per part).
 
-Shapes: N systems, B sequences of a batch, T tokens of a prompt, C characters of the alphabet,
-S states of the grammar, H time steps of the horizon, V variables.
+Shapes: N systems, B sequences of a batch, T tokens of a prompt, C characters of the alphabet, H time steps of the horizon, V variables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,100 +24,10 @@ from lvray.core.errors import DataError, ModelError
 from lvray.core.task import ForecastTask
 from lvray.series.codec import Codec
 from lvray.series.forecasts import Forecasts
+from lvray.series.grammar import ALPHABET, Grammar
 from lvray.series.metrics import mae, rmse
+from lvray.trainer.prompts import prompt_of
 from lvray.trainer.tokenizer import Tokenizer
-
-ALPHABET = "0123456789.-,;"
-"""Every character of a forecast: the codec writes no others but its word for a missing value."""
-
-INTEGER_DIGITS = 3
-"""Most digits before the point, so that a number always ends; the scaling makes 1 or 2 usual."""
-
-
-class Place(NamedTuple):
-    """Where in a time step the text stands."""
-
-    variable: int
-    """Variables of this step that are written already."""
-    sign: bool = False
-    """Whether this number has its minus sign."""
-    integer: str = ""
-    """What the integer part is so far: nothing, ``0``, or digits (as many ``9``)."""
-    decimals: int = -1
-    """Digits after the point; -1 before the point."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grammar:
-    """Which characters may follow in the text of a series?
-
-    A number is a sign or none, an integer part of at most three digits without leading zeros, a point
-    and `decimals` digits.
-
-    A comma divides the variables of a time step, a semicolon ends the step. The text begins at the
-    border of two steps.
-    """
-
-    variables: int
-    decimals: int
-
-    @property
-    def start(self) -> Place:
-        """The place at the start of every time step."""
-        return Place(0)
-
-    def allowed(self, place: Place) -> str:
-        """Gives the characters that may stand next, never none."""
-        if place.decimals == self.decimals:
-            return "," if place.variable < self.variables - 1 else ";"
-        if place.decimals >= 0:
-            return "0123456789"
-        if not place.integer:
-            return "0123456789" if place.sign else "0123456789-"
-        if place.integer == "0" or len(place.integer) == INTEGER_DIGITS:
-            return "."
-        return "0123456789."
-
-    def after(self, place: Place, character: str) -> Place:
-        """Gives the place after an allowed `character`."""
-        assert character in self.allowed(place), f"{character!r} cannot follow at {place}"
-        match character:
-            case ",":
-                return Place(place.variable + 1)
-            case ";":
-                return self.start
-            case ".":
-                return place._replace(decimals=0)
-            case "-":
-                return place._replace(sign=True)
-            case _ if place.decimals >= 0:
-                return place._replace(decimals=place.decimals + 1)
-            case "0" if not place.integer:
-                return place._replace(integer="0")
-            case _:
-                return place._replace(integer=place.integer + "9")
-
-    def tables(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Gives the automaton with places numbered from 0, the start: allowed [S, C] and next place [S, C].
-
-        Where a character is not allowed, the next place is the same place.
-        """
-        numbers = {self.start: 0}
-        places = [self.start]
-        moves: list[tuple[int, int, int]] = []
-        for place in places:  # grows while we walk: every place that can be reached, once
-            for character in self.allowed(place):
-                following = self.after(place, character)
-                if following not in numbers:
-                    numbers[following] = len(places)
-                    places.append(following)
-                moves.append((numbers[place], ALPHABET.index(character), numbers[following]))
-        allowed = np.zeros((len(places), len(ALPHABET)), dtype=np.bool_)
-        following_numbers = np.tile(np.arange(len(places))[:, None], (1, len(ALPHABET)))
-        for number, character_number, following_number in moves:
-            allowed[number, character_number] = True
-            following_numbers[number, character_number] = following_number
-        return allowed, following_numbers
 
 
 def metrics_of(made: Sequence[Forecasts]) -> dict[str, float]:
@@ -182,12 +90,12 @@ def forecast_systems(
     windows = [(system, start * asked.every) for system in chosen for start in range(asked.windows)]
     history = np.stack([values[system, at : at + given] for system, at in windows])
     truth = np.stack([values[system, at + given : at + given + horizon] for system, at in windows])
-    scales = [codec.scale_of(series) for series in history]
+    scales = [codec.scale_of(series, part="test") for series in history]
     prompts = [
-        prompt(tokenizer, codec.encode(series, scale), asked.prompt_tokens)
+        prompt_of(tokenizer, codec, codec.encode(series, scale), asked)
         for series, scale in zip(history, scales, strict=True)
     ]
-    grammar = Grammar(variables=codec.variables, decimals=codec.decimals)
+    grammar = Grammar.of(codec)
     texts: list[str] = []
     for start in range(0, len(prompts), batch_size):
         texts += continue_texts(
@@ -273,15 +181,6 @@ def continue_texts(
         "".join(ALPHABET[number] for number in row) for row in torch.stack(written, 1).tolist()
     ]
     return [_first_steps(text, horizon) for text in texts]
-
-
-def prompt(tokenizer: Tokenizer, text: str, most_tokens: int) -> list[int]:
-    """Gives the token ids of a history's text, its oldest time steps left out if it is too long."""
-    tokens = tokenizer.encode(text)
-    while len(tokens) > most_tokens and text.count(";") > 1:
-        _, text = text.split(";", 1)
-        tokens = tokenizer.encode(text)
-    return tokens
 
 
 def character_ids(tokenizer: Tokenizer) -> Tensor:

@@ -39,6 +39,16 @@ class Tokenizer(Protocol):
         """Gives the text of `ids`, special tokens left out."""
         ...
 
+    def chat(self, words: str, series: str) -> list[int]:
+        """Gives the ids of a question in the model's chat template, up to where its answer begins.
+
+        The question is `words` with the text of `series` behind them, one token a character.
+
+        Raises:
+            ModelError: there is no chat template.
+        """
+        ...
+
 
 def _byte_order() -> bytes:
     """Bytes by id, as GPT-2 orders them: those with a printable character first, then the rest."""
@@ -66,11 +76,24 @@ class ByteTokenizer:
             errors="replace"
         )
 
+    def chat(self, words: str, series: str) -> list[int]:
+        """Gives nothing: the embedded model was never taught to answer.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(no_chat_template(TINY))
+
 
 class PretrainedTokenizer:
-    """A tokenizer of the Hugging Face hub, held to one token a character of numeric text."""
+    """A tokenizer of the Hugging Face hub, held to one token a character of numeric text.
+
+    Byte-pair encodings have tokens such as ",-" and ";-" (so does Qwen2.5's), which would join two characters before
+    a negative value. Numeric text is therefore put together from the tokens of its characters.
+    """
 
     def __init__(self, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._name = name
         self._tokenizer = tokenizer
         self.vocabulary = len(tokenizer)
         pad = (
@@ -81,20 +104,28 @@ class PretrainedTokenizer:
                 f"{name}: its tokenizer has neither a padding nor an end-of-text token"
             )
         self.pad_id = int(pad)
+        self._id_of: dict[str, int] = {}
         for character in NUMERIC:
-            ids = self.encode(character)
+            ids = self._joined(character)
             if len(ids) != 1:
                 raise ModelError(
                     f"{name}: its tokenizer writes {character!r} as {len(ids)} tokens; series need one a character"
                 )
-        probe = "1.23,-4.56;"
-        if len(self.encode(probe)) != len(probe):
+            self._id_of[character] = ids[0]
+        probe = "1.23,4.56;"
+        if len(self._joined(probe)) != len(probe):
             raise ModelError(
                 f"{name}: its tokenizer joins characters of {probe!r} into longer tokens; series need one a character"
             )
 
     def encode(self, text: str) -> list[int]:
-        """Gives the ids of `text`, no special tokens added."""
+        """Gives the ids of `text`, no special tokens added; of numeric text one a character."""
+        if self._id_of.keys() >= set(text):
+            return [self._id_of[character] for character in text]
+        return self._joined(text)
+
+    def _joined(self, text: str) -> list[int]:
+        """Gives the ids of `text` as the tokenizer itself joins characters."""
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: list[int]) -> str:
@@ -103,6 +134,30 @@ class PretrainedTokenizer:
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         return str(text)
+
+    def chat(self, words: str, series: str) -> list[int]:
+        """Gives the ids of a question in the model's chat template, up to where its answer begins.
+
+        The question is `words` with the text of `series` behind them, one token a character.
+
+        Raises:
+            ModelError: there is no chat template, or it writes another series.
+        """
+        if not self._tokenizer.chat_template:
+            raise ModelError(no_chat_template(self._name))
+        question = [{"role": "user", "content": words + series}]
+        text = str(
+            self._tokenizer.apply_chat_template(
+                question, tokenize=False, add_generation_prompt=True
+            )
+        )
+        before, found, after = text.rpartition(series)
+        if not found:
+            raise ModelError(
+                f"{self._name}: its chat template changes the text of a series; ask for prompt: raw"
+            )
+        # The series is encoded apart: its ends may not join what stands before and behind them.
+        return [*self.encode(before), *self.encode(series), *self.encode(after)]
 
 
 @cache
@@ -120,6 +175,14 @@ def load_tokenizer(model: str) -> Tokenizer:
         return PretrainedTokenizer(model, AutoTokenizer.from_pretrained(model))
     except (OSError, ValueError) as error:
         raise ModelError(missing(model, error)) from error
+
+
+def no_chat_template(model: str) -> str:
+    """What to do about a model that takes no chat prompts, in words."""
+    return (
+        f"{model} has no chat template, and evaluation.forecast asks for prompt: chat; ask for prompt: raw, or take an "
+        "instruct model such as Qwen/Qwen2.5-0.5B-Instruct"
+    )
 
 
 def missing(model: str, error: Exception) -> str:

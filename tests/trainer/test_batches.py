@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from lvray.core.errors import DataError
+from lvray.series.codec import Codec
 from lvray.series.windows import Windows
 from lvray.trainer.batches import IGNORED, Batches, labels_of, read_texts, window_indices
+from lvray.trainer.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.torch
 
@@ -75,3 +77,22 @@ def test_a_system_that_the_file_lacks_is_named(make_task):
     row = make_task(1).to_json()["data"]
     with pytest.raises(DataError, match="no system 99"):
         read_texts(json.dumps({**row, "train": [0, 99]}), make_task(1).model)
+
+
+def test_each_part_is_written_in_its_own_scale(make_task, values):
+    task = make_task(1)
+    row = task.to_json()["data"]
+    others = {
+        part: values[list(row[part])] * size for part, size in (("validation", 2), ("test", 3))
+    }
+    codec = Codec.fit(
+        values[list(row["train"])], decimals=2, method="max", per="part", others=others
+    )
+    texts = read_texts(json.dumps({**row, "codec": codec.to_json()}), task.model)
+    tokenizer = load_tokenizer(task.model)
+    for part in ("train", "validation"):
+        for system, tokens in zip(row[part], getattr(texts, part), strict=True):
+            text = codec.encode(values[system], codec.scale_of(values[system], part=part))
+            assert list(tokens) == tokenizer.encode(text)
+    first = values[row["validation"][0]]
+    assert codec.scale_of(first, part="train") != codec.scale_of(first, part="validation")

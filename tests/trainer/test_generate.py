@@ -1,23 +1,18 @@
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lvray.core.errors import DataError, ModelError
 from lvray.series.codec import Codec
+from lvray.series.grammar import ALPHABET, Grammar
 from lvray.trainer.generate import (
-    ALPHABET,
-    Grammar,
     character_ids,
     continue_texts,
     evenly_spread,
     forecast_systems,
     metrics_of,
-    prompt,
 )
 from lvray.trainer.model import load_base
 from lvray.trainer.tokenizer import load_tokenizer
@@ -25,54 +20,6 @@ from lvray.trainer.tokenizer import load_tokenizer
 pytestmark = pytest.mark.torch
 
 CPU = torch.device("cpu")
-GRAMMARS = st.builds(Grammar, variables=st.integers(1, 4), decimals=st.integers(1, 4))
-
-
-def walk(grammar, choices, horizon):
-    """Writes `horizon` steps, choosing among the allowed characters as `choices` says."""
-    place, text = grammar.start, ""
-    for choice in choices:
-        allowed = grammar.allowed(place)
-        character = allowed[choice % len(allowed)]
-        place, text = grammar.after(place, character), text + character
-        if text.count(";") == horizon:
-            break
-    return text
-
-
-@given(GRAMMARS, st.lists(st.integers(0, 10_000), min_size=200, max_size=200))
-def test_every_walk_of_200_characters_decodes_to_whole_steps(grammar, choices):
-    text = walk(grammar, choices, horizon=4)
-    values = np.ones((1, 2, grammar.variables))
-    codec = Codec.fit(values, decimals=grammar.decimals, method="fixed", alpha=1)
-    decoded = codec.decode(text, codec.scale_of(values[0]))
-    assert text.count(";") == 4, (
-        "4 steps of 4 numbers take at most 4 × 4 × (1 + 3 + 1 + 4 + 1) characters"
-    )
-    assert decoded.shape == (4, grammar.variables)
-    assert np.isfinite(decoded).all()
-    expected = [[float(number) for number in step.split(",")] for step in text.split(";")[:-1]]
-    np.testing.assert_allclose(decoded, expected, atol=1e-9)
-
-
-@given(GRAMMARS, st.lists(st.integers(0, 10_000), min_size=300, max_size=300))
-def test_numbers_have_the_form_that_the_codec_writes(grammar, choices):
-    number = rf"-?(0|[1-9]\d{{0,2}})\.\d{{{grammar.decimals}}}"
-    step = number + rf"(,{number}){{{grammar.variables - 1}}};"
-    assert re.fullmatch(f"({step})*", walk(grammar, choices, horizon=5))
-
-
-@given(GRAMMARS, st.lists(st.integers(0, 10_000), min_size=60, max_size=60))
-def test_the_tables_walk_as_the_automaton_does(grammar, choices):
-    allowed, following = grammar.tables()
-    place, number = grammar.start, 0
-    for choice in choices:
-        characters = grammar.allowed(place)
-        assert {ALPHABET[c] for c in np.flatnonzero(allowed[number])} == set(characters)
-        character = characters[choice % len(characters)]
-        place = grammar.after(place, character)
-        number = following[number, ALPHABET.index(character)]
-    assert allowed.any(axis=1).all(), "no place is a dead end"
 
 
 def test_systems_are_spread_evenly():
@@ -164,12 +111,6 @@ def test_series_too_short_for_the_horizon_are_told_in_words(model, values, make_
         )
 
 
-def test_a_long_prompt_loses_its_oldest_steps(model):
-    tokenizer = load_tokenizer(model)
-    tokens = prompt(tokenizer, "1.00,1.00;2.00,2.00;3.00,3.00;", most_tokens=25)
-    assert tokens == tokenizer.encode("2.00,2.00;3.00,3.00;")
-
-
 def test_a_tokenizer_without_single_characters_is_told_in_words():
     class Words:
         pad_id, vocabulary = 0, 9
@@ -182,3 +123,28 @@ def test_a_tokenizer_without_single_characters_is_told_in_words():
 
     with pytest.raises(ModelError, match="as 2 tokens"):
         character_ids(Words())
+
+
+@pytest.mark.parametrize("options", [{}, {"point": False}, {"trailing_zeros": False}])
+def test_forecasts_are_read_in_the_test_systems_own_scale_and_format(
+    model, values, make_task, options
+):
+    task = make_task(1)
+    others = {"validation": values * 2, "test": values * 3}
+    codec = Codec.fit(values, decimals=2, method="max", per="part", others=others, **options)
+    forecasts = forecast_systems(
+        load_base(model, device=CPU, dtype=torch.float32),
+        load_tokenizer(model),
+        codec,
+        values,
+        task.data.test,
+        replace(task.evaluation.forecasts[0], new_tokens=80),
+        batch_size=2,
+        seed=0,
+        device=CPU,
+    )
+    scale = codec.scale_of(values[0], part="test")
+    np.testing.assert_array_equal(forecasts.scale, [scale.scale] * 2)
+    units = forecasts.point / np.array(scale.scale) * 100
+    np.testing.assert_allclose(units, np.round(units), atol=1e-6)
+    assert forecasts.short.sum() == 0

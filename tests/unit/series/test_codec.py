@@ -1,16 +1,18 @@
 """The text of a series: what it looks like, and the numbers that the earlier systems scaled with."""
 
+import json
+
 import numpy as np
 import pytest
 
 from lvray.core.errors import DataError
-from lvray.series.codec import Codec, Scale
+from lvray.series.codec import PARTS, Codec, Scale
 
 
-def plain(variables: int = 2, decimals: int = 2) -> Codec:
+def plain(variables: int = 2, decimals: int = 2, **options: bool) -> Codec:
     """A codec that leaves the values as they are."""
     training = np.ones((1, 2, variables))
-    return Codec.fit(training, decimals=decimals, method="fixed", alpha=1)
+    return Codec.fit(training, decimals=decimals, method="fixed", alpha=1, **options)
 
 
 def text(codec: Codec, series: object) -> str:
@@ -40,6 +42,72 @@ def test_series_look_like_this(series, expected):
 )
 def test_decimals_are_fixed_and_rounded(decimals, expected):
     assert text(plain(1, decimals), [[1.23456]]) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "expected"),
+    [
+        (0.71, 2, "71"),
+        (12.5, 2, "1250"),
+        (0.05, 2, "5"),
+        (0.0, 2, "0"),
+        (-0.001, 2, "0"),
+        (-0.05, 2, "-5"),
+        (-12.5, 2, "-1250"),
+        (100.0, 1, "1000"),
+        (0.0004, 4, "4"),
+        (np.nan, 2, ""),
+    ],
+)
+def test_without_the_point_numbers_count_units_of_the_last_decimal(value, decimals, expected):
+    codec = plain(1, decimals, point=False)
+    assert text(codec, [[value]]) == f"{expected};"
+    read = codec.decode(f"{expected};", codec.scale_of([[value]]))
+    np.testing.assert_array_equal(read, [[np.round(value, decimals)]])
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "expected"),
+    [
+        (0.46, 3, "0.46"),
+        (0.4, 3, "0.4"),
+        (1.0, 3, "1.0"),
+        (0.0, 3, "0.0"),
+        (-0.0001, 3, "0.0"),
+        (10.0, 3, "10.0"),
+        (-0.05, 3, "-0.05"),
+        (1.005, 2, "1.0"),
+        (0.5, 1, "0.5"),
+        (7.0, 1, "7.0"),
+        (np.nan, 3, ""),
+    ],
+)
+def test_without_trailing_zeros_numbers_look_as_python_prints_them(value, decimals, expected):
+    codec = plain(1, decimals, trailing_zeros=False)
+    assert text(codec, [[value]]) == f"{expected};"
+    read = codec.decode(f"{expected};", codec.scale_of([[value]]))
+    np.testing.assert_array_equal(read, [[float(expected or "nan")]])
+
+
+@pytest.mark.parametrize(
+    ("broken", "steps"),
+    [
+        ("95,104;74,78;", 2),
+        ("95,104;74,78", 1),
+        ("95,104;0.74,78;", 1),
+        ("95,104;74,7-8;", 1),
+        ("95,104;--74,78;", 1),
+        ("95,104;٧٤,78;", 1),
+        ("95,104;" + "9" * 400 + ",1;", 1),
+        ("095,0104;74,78;", 2),
+    ],
+)
+def test_without_the_point_the_longest_valid_beginning_is_read_too(broken, steps):
+    codec = plain(point=False)
+    assert codec.scale is not None
+    np.testing.assert_array_equal(
+        codec.decode(broken, codec.scale), np.array([[0.95, 1.04], [0.74, 0.78]])[:steps]
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,7 +246,13 @@ def test_a_series_wider_than_floating_point_is_refused():
         ({"method": "offset-quantile", "quantile": 1.5}, "at most 1"),
         ({"method": "max", "decimals": 0}, "0 decimals: series are written with 1 to 4"),
         ({"method": "max", "decimals": 5}, "5 decimals"),
-        ({"method": "max", "per": "variable"}, "'data' or 'series'"),
+        ({"method": "max", "per": "variable"}, "'data', 'part' or 'series'"),
+        ({"method": "max", "per": "part"}, "fitted to the validation systems too"),
+        (
+            {"method": "max", "per": "part", "others": {"validation": TRAINING}},
+            "fitted to the test systems too",
+        ),
+        ({"method": "max", "point": False, "trailing_zeros": False}, "without a point have all"),
     ],
 )
 def test_scalings_that_cannot_be_are_refused(arguments, message):
@@ -192,6 +266,36 @@ def test_a_scaling_needs_series_to_be_fitted_to(shape):
         Codec.fit(np.ones(shape), decimals=2, method="max")
 
 
+def test_every_part_has_a_scale_of_its_own():
+    codec = Codec.fit(
+        TRAINING,
+        decimals=2,
+        method="max",
+        per="part",
+        to=10,
+        others={"validation": TRAINING * 2, "test": TRAINING[:, :2]},
+    )
+    assert codec.scale is None
+    found = {part: codec.scale_of(TRAINING[0], part=part).scale for part in PARTS}
+    assert found == {"train": (2.0, 2.0), "validation": (4.0, 4.0), "test": (0.3, 0.3)}
+    with pytest.raises(AssertionError, match="one of"):
+        codec.scale_of(TRAINING[0])
+
+
+def test_a_part_whose_largest_value_is_below_the_limit_stays_as_it_is():
+    others = {"validation": TRAINING / 2, "test": TRAINING}
+    codec = Codec.fit(TRAINING, decimals=2, method="max", per="part", above=15.0, others=others)
+    assert codec.scale_of(TRAINING[0], part="validation").scale == (1.0, 1.0)
+    assert codec.scale_of(TRAINING[0], part="test").scale == pytest.approx((20 / 9.9,) * 2)
+
+
+def test_only_a_scaling_per_part_looks_at_other_systems():
+    others = {"validation": TRAINING * 2, "test": TRAINING * 3}
+    for per in ("data", "series"):
+        plainly = Codec.fit(TRAINING, decimals=2, method="max", per=per)
+        assert Codec.fit(TRAINING, decimals=2, method="max", per=per, others=others) == plainly
+
+
 # Steps, floors, JSON
 
 
@@ -201,6 +305,29 @@ def test_two_variables_below_ten_take_this_many_characters(decimals, characters)
     codec = Codec.fit(training, decimals=decimals, method="fixed", alpha=1)
     assert codec.step_characters == characters
     assert len(text(codec, training[0])) == 50 * characters
+
+
+@pytest.mark.parametrize("decimals", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    "options", [{}, {"point": False}, {"trailing_zeros": False}], ids=["point", "units", "short"]
+)
+def test_a_usual_step_is_as_long_as_the_texts_say(decimals, options):
+    training = np.random.default_rng(3).normal(0, 3, size=(3, 400, 2))
+    training[:, ::7, 0] = np.nan
+    training[:, ::5, 1] = np.round(training[:, ::5, 1])
+    training[0, 0, 0] = 0.0
+    codec = Codec.fit(training, decimals=decimals, method="fixed", alpha=1, **options)
+    steps = ";".join(text(codec, series) for series in training).split(";")
+    lengths = np.array([len(step) + 1 for step in steps if step])
+    assert len(lengths) == 1200
+    assert codec.step_characters == np.quantile(lengths, 0.95, method="inverted_cdf")
+
+
+@pytest.mark.parametrize("value", [0.0, 0.4, 0.46, 0.05, 1.0, 20.0])
+def test_a_usual_step_without_trailing_zeros_is_counted_without_them(value):
+    training = np.full((1, 20, 1), value)
+    codec = Codec.fit(training, decimals=3, method="fixed", alpha=1, trailing_zeros=False)
+    assert codec.step_characters == len(f"{value};")
 
 
 def test_a_usual_step_counts_signs_and_digits_but_not_the_rare_outlier():
@@ -214,6 +341,28 @@ def test_a_usual_step_counts_signs_and_digits_but_not_the_rare_outlier():
 def test_a_codec_survives_json(method):
     codec = Codec.fit(TRAINING, decimals=2, method=method)
     assert Codec.from_json(codec.to_json()) == codec
+
+
+@pytest.mark.parametrize("options", [{"point": False}, {"trailing_zeros": False}, {"per": "part"}])
+def test_a_codec_with_options_survives_json(options):
+    others = {"validation": TRAINING * 2, "test": TRAINING * 3}
+    codec = Codec.fit(TRAINING, decimals=2, method="max", others=others, **options)
+    again = Codec.from_json(json.loads(json.dumps(codec.to_json())))
+    assert again == codec
+    assert again.scale_of(TRAINING[0], part="test") == codec.scale_of(TRAINING[0], part="test")
+
+
+def test_a_codec_of_an_older_run_is_read():
+    row = {
+        "decimals": 2,
+        "variables": 2,
+        "method": "fixed",
+        "per": "data",
+        "parameters": {"alpha": 5.0},
+        "scale": {"offset": [0.0, 0.0], "scale": [5.0, 5.0]},
+        "step_characters": 10,
+    }
+    assert Codec.from_json(row) == Codec.fit(TRAINING, decimals=2, method="fixed", alpha=5)
 
 
 def test_rounding_alone_makes_a_quarter_of_a_unit():
@@ -233,6 +382,16 @@ def test_the_maximum_of_850_systems_gives_the_known_scale(course):
     assert codec.scale is not None
     assert codec.scale.scale[0] == pytest.approx(1.38789, abs=5e-6)
     assert codec.step_characters == 10
+
+
+def test_parts_in_file_order_give_the_known_scales(course):
+    others = {"validation": course[850:], "test": course[850:]}
+    whole = Codec.fit(course[:850], decimals=2, method="max", per="part", above=10.0, others=others)
+    assert whole.scale_of(course[0], part="train").scale[0] == pytest.approx(1.38789, abs=5e-6)
+    assert whole.scale_of(course[0], part="validation").scale[0] == pytest.approx(1.06031, abs=5e-6)
+    assert whole.scale_of(course[0], part="test").scale[0] == pytest.approx(1.06031, abs=5e-6)
+    some = Codec.fit(course[:170], decimals=2, method="max", per="part", above=10.0, others=others)
+    assert some.scale_of(course[0], part="train").scale[0] == pytest.approx(1.11082, abs=5e-6)
 
 
 def test_the_percentile_of_800_systems_gives_the_known_factor(course):

@@ -11,6 +11,7 @@ from lvray.spec.space import forecast_of
 
 FILE = """
 budget: 1e13
+model: Qwen/Qwen2.5-0.5B-Instruct
 evaluation:
   forecast: {systems: 7, context_steps: [40, 80], horizon: 20, samples: 5}
 stages:
@@ -68,3 +69,32 @@ def test_what_cannot_be_is_told(file, override, told):
     with pytest.raises(SpecError, match=re.escape(told)) as error:
         load(file, overrides=[override])
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "path"),
+    [
+        ((), "stages.chat.forecast.prompt"),
+        (("stages.chat.forecast.prompt=raw",), None),
+        (("stages.chat.forecast=false", "evaluation.forecast.prompt=chat"), "evaluation.forecast"),
+        (("evaluation.forecast.prompt=chat", "stages.zero.forecast=false"), "stages.chat"),
+        (
+            (
+                "evaluation.forecast.prompt=chat",
+                "stages.zero.forecast={prompt: raw}",
+                "stages.chat.forecast=false",
+            ),
+            None,
+        ),
+    ],
+)
+def test_the_embedded_model_is_not_asked_to_chat(file, overrides, path):
+    asked = ["model=tiny", *overrides]
+    if path is None:
+        assert load(file, overrides=asked).model == "tiny"
+        return
+    with pytest.raises(SpecError) as error:
+        load(file, overrides=asked)
+    (line,) = str(error.value).splitlines()
+    assert f"{path}" in line
+    assert "the model tiny has no chat template; raw would do" in line

@@ -1,0 +1,89 @@
+"""Which systems play which part, and in which scale each is written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lvray.core.errors import DataError
+from lvray.core.run_folder import RunFolder
+from lvray.planner.data import ensure_enough, prepare
+from lvray.planner.stages import outline
+from lvray.series.codec import Codec
+from lvray.spec.load import load
+
+SMALL = Path(__file__).parents[3] / "tests" / "ray" / "small.yaml"
+PER_PART = (
+    "data.split.order=file",
+    "data.split.train=30",
+    "data.split.validation=6",
+    "data.split.test=4",
+    "text.scaling={method: max, to: 10, above: 10, per: part}",
+)
+
+
+def file_of(path, scale, variables=2):
+    """A file of 40 series; the parts have largest values of 20, 30 and 5, times `scale`."""
+    values = np.random.default_rng(0).uniform(0.1, 1, size=(40, 101, variables))
+    for start, stop, largest in ((0, 30, 20.0), (30, 36, 30.0), (36, 40, 5.0)):
+        values[start:stop] *= largest
+        values[stop - 1, 100, 0] = largest
+    np.savez(path, values=values * scale)
+    return str(path)
+
+
+def prepared(tmp_path, *overrides):
+    path = file_of(tmp_path / "mine.npz", 1.0)
+    sweep = load(SMALL, overrides=[f"data.path={path}", *PER_PART, *overrides])
+    return sweep, prepare(sweep, RunFolder(tmp_path / "run"))
+
+
+def scales(data):
+    codec = Codec.from_json(data.codec)
+    return {
+        part: codec.scale_of(np.ones((1, 2)), part=part).scale[0]
+        for part in ("train", "validation", "test")
+    }
+
+
+def test_every_part_is_scaled_by_its_own_largest_value(tmp_path):
+    _, data = prepared(tmp_path)
+    assert scales(data) == {"train": 2.0, "validation": 3.0, "test": 1.0}
+
+
+def test_the_test_part_of_another_file_is_scaled_by_that_file(tmp_path):
+    other = file_of(tmp_path / "other.npz", 4.0)
+    _, data = prepared(tmp_path, f"data.test_path={other}")
+    assert scales(data) == {"train": 2.0, "validation": 3.0, "test": 12.0}
+    assert data.test == tuple(range(40))
+
+
+def test_validation_windows_are_counted_in_the_validation_systems_scale(tmp_path):
+    """In their own scale only their largest value has two digits before the point; in another a third have."""
+    sweep, data = prepared(tmp_path, "budget=1e14", "evaluation.windows=999")
+    codec = Codec.from_json(data.codec)
+    with np.load(data.path) as file:
+        series = file["values"][30:36]
+    own, other = (
+        sum(-(-len(codec.encode(one, codec.scale_of(one, part=part))) // 128) for one in series)
+        for part in ("validation", "train")
+    )
+    assert own < other, "or this test could not fail"
+    plans = outline(sweep, variables=2)
+    with pytest.raises(DataError, match=f"the 6 validation systems give {own};"):
+        ensure_enough(sweep, plans, data)
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("text.point=false", "400;"),
+        ("text.trailing_zeros=false", "4.0;"),
+        ("text.decimals=3", "4.000;"),
+    ],
+)
+def test_the_format_of_the_sweep_file_is_the_codecs(tmp_path, override, text):
+    sweep, data = prepared(tmp_path, override, "text.scaling={method: fixed, alpha: 1}")
+    codec = Codec.from_json(data.codec)
+    assert codec.encode([[4.0, 4.0]], codec.scale_of([[4.0, 4.0]])).endswith(f",{text}")
+    assert sweep.text.decimals == codec.decimals
