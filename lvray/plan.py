@@ -1,6 +1,6 @@
 """Prices a sweep file and prints what the budget buys; runs nothing.
 
-python -m lvray.plan SWEEP.yaml [--set path=value …] [--speed 1e11|RUN_FOLDER] [--json]
+python -m lvray.plan SWEEP.yaml [--set path=value …] [--scale F] [--speed 1e11|RUN_FOLDER] [--json]
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from lvray.core.output import say
 from lvray.core.run_folder import RunFolder
 from lvray.core.trial import StagePlan, TrialPlan
 from lvray.core.units import flops_from_text, format_flops, format_seconds, format_share
+from lvray.planner.asked import add_arguments, asked
 from lvray.planner.data import variables_of
 from lvray.planner.speed import Pace, Speed, measured, seconds
 from lvray.planner.stages import hold_back, outline
-from lvray.spec.load import load
 from lvray.spec.schema import StageSpec, Sweep
 
 MOST_ROWS = 30
@@ -163,7 +163,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Reads the command line; 0 well, 1 a deliberate error, 2 usage or a bad sweep file."""
     arguments = _parser().parse_args(argv)
     try:
-        sweep = load(arguments.sweep, overrides=arguments.overrides)
+        wanted = asked(arguments)
+        sweep = wanted.sweep
+        if wanted.note:
+            print(wanted.note, file=sys.stderr)
         plans = outline(sweep, variables=variables_of(sweep))
         speed = speed_of(arguments.speed, sweep, arguments.runs)
     except LvrayError as error:
@@ -180,10 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lvray plan", description="Prices a sweep file; runs nothing."
     )
-    parser.add_argument("sweep", type=Path, help="the sweep file")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="path=value"
-    )
+    add_arguments(parser)
     parser.add_argument(
         "--speed",
         metavar="RATE|RUN",

@@ -1,6 +1,6 @@
 """Runs a sweep file in virtual time: the same scheduler, policies and ledger; the training is made up.
 
-    python -m lvray.simulate SWEEP.yaml [--curves TABLE] [--workers N] [--seed N] [--crashes P] [--json] …
+    python -m lvray.simulate SWEEP.yaml [--scale F] [--curves TABLE] [--workers N] [--seed N] [--crashes P] [--json] …
 
 Losses are read from a table of recorded learning curves, or invented. It tells in seconds what a sweep would do
 with its budget, how long it would take, and that the books hold whatever breaks. The same seed gives the
@@ -24,11 +24,12 @@ from lvray.core.units import flops_from_text, format_flops, format_seconds, form
 from lvray.driver.accounts import Evidence, findings
 from lvray.driver.virtual import SURROUNDINGS, open_virtual
 from lvray.driver.walk import Run, walk
+from lvray.planner.asked import add_arguments, asked
 from lvray.scheduler.replay import StageHistory
 from lvray.scheduler.scheduler import Scheduler
 from lvray.simulator.landscapes import Invented, Landscape, Tabulated
 from lvray.simulator.world import RESTART_SECONDS, Conditions, DriverKilled, World
-from lvray.spec.load import dump, load
+from lvray.spec.load import dump
 from lvray.spec.schema import Sweep
 
 
@@ -160,7 +161,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Reads the command line; 0 well, 1 a deliberate error or books out of order, 2 usage or a bad sweep file."""
     arguments = _parser().parse_args(argv)
     try:
-        sweep = load(arguments.sweep, overrides=arguments.overrides)
+        wanted = asked(arguments)
+        sweep = wanted.sweep
+        if wanted.note:
+            print(wanted.note, file=sys.stderr)
         conditions = _conditions(arguments, sweep)
         world = World(landscape_of(sweep, arguments.curves, arguments.seed), conditions)
         run = simulate(sweep, world, keep=arguments.runs is not None)
@@ -197,10 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lvray simulate", description="Runs a sweep file in virtual time; trains nothing."
     )
-    parser.add_argument("sweep", type=Path, help="the sweep file")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="path=value"
-    )
+    add_arguments(parser)
     parser.add_argument(
         "--curves",
         type=Path,

@@ -1,6 +1,6 @@
 """Runs a sweep file, stage after stage, and writes the report.
 
-    python -m lvray.sweep SWEEP.yaml [--set path=value …] [--runs FOLDER] [--fresh]
+    python -m lvray.sweep SWEEP.yaml [--set path=value …] [--scale F] [--runs FOLDER] [--fresh]
 
 The same command goes on with a sweep that was interrupted, by Ctrl-C or otherwise: everything that
 was heard stands in the run folder's journal, and the checkpoints lie beside it.
@@ -18,9 +18,9 @@ from lvray.core.errors import LvrayError
 from lvray.core.run_folder import RunFolder
 from lvray.core.units import format_flops, format_share
 from lvray.driver.walk import Run, open_run, walk
+from lvray.planner.asked import add_arguments, asked
 from lvray.scheduler.replay import StageHistory
 from lvray.scheduler.scheduler import Scheduler
-from lvray.spec.load import load
 from lvray.spec.schema import Sweep
 
 
@@ -86,7 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Reads the command line; 0 well, 1 a deliberate error, 2 usage, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     try:
-        sweep = load(arguments.sweep, overrides=arguments.overrides)
+        wanted = asked(arguments)
+        sweep = wanted.sweep
+        if wanted.note:
+            print(wanted.note, file=sys.stderr)
         folder = RunFolder(arguments.runs / sweep.name)
         if arguments.fresh:
             folder.put_aside()
@@ -112,10 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lvray sweep", description="Runs a sweep file, or goes on with it."
     )
-    parser.add_argument("sweep", type=Path, help="the sweep file")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="path=value"
-    )
+    add_arguments(parser)
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="where run folders are made (default: runs)"
     )

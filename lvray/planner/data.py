@@ -137,7 +137,7 @@ def split_of(sweep: Sweep, dataset: Dataset) -> Split:
         len(dataset.values),
         train=wanted.train,
         validation=wanted.validation,
-        test=wanted.test,
+        test=None if wanted.test == "validation" else wanted.test,
         seed=wanted.seed,
         order=wanted.order,
     )

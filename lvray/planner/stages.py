@@ -191,6 +191,15 @@ def outline(sweep: Sweep, *, variables: int) -> tuple[StagePlan, ...]:
         raise BudgetTooSmall(f"{error}; {remedy}, or fewer or shorter trials") from None
 
 
+def step_prices(sweep: Sweep, stage: StageSpec, *, variables: int) -> tuple[StepPrices, ...]:
+    """What the parts of each trial of `stage` cost, winners not known yet.
+
+    Raises:
+        ModelError: the model's shape is not known, or a LoRA target is not in it.
+    """
+    return tuple(plan.prices for plan in _candidates(sweep, stage, {}, variables))
+
+
 def _least_budget(sweep: Sweep, variables: int) -> int | None:
     """A budget near the least, in steps of 5%, that pays for every stage."""
     budget = sweep.budget

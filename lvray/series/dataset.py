@@ -170,7 +170,7 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Which systems have which role, as indices into the data set; no system has two."""
+    """Which systems have which role, as indices into the data set; no system has two, unless validation is the test."""
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
@@ -182,7 +182,7 @@ def split_systems(
     *,
     train: float,
     validation: float,
-    test: float,
+    test: float | None,
     seed: int = 0,
     order: str = "random",
 ) -> Split:
@@ -190,12 +190,14 @@ def split_systems(
 
     Fractions that do not come out even are rounded so that their sum does (largest remainder). With the order
     ``file`` the first systems are trained on and the last tested; with ``random`` they are shuffled first, and
-    stay shuffled within a part, so that the first few of a part are a fair sample of it.
+    stay shuffled within a part, so that the first few of a part are a fair sample of it. Without a `test` the
+    validation systems are the test systems too: what is forecast then has been chosen on.
 
     Raises:
         DataError: a part would be empty, or the parts ask for more systems than there are.
     """
-    sizes = _sizes(count, {"train": train, "validation": validation, "test": test})
+    wanted = {"train": train, "validation": validation}
+    sizes = _sizes(count, wanted if test is None else {**wanted, "test": test})
     if order == "random":
         systems = np.random.default_rng(seed).permutation(count).tolist()
     elif order == "file":
@@ -203,10 +205,11 @@ def split_systems(
     else:
         raise DataError(f"split order {order!r}: it is 'random' or 'file'")
     ends = np.cumsum(list(sizes.values())).tolist()
+    held_out = tuple(systems[ends[0] : ends[1]])
     return Split(
         train=tuple(systems[: ends[0]]),
-        validation=tuple(systems[ends[0] : ends[1]]),
-        test=tuple(systems[ends[1] : ends[2]]),
+        validation=held_out,
+        test=held_out if test is None else tuple(systems[ends[1] : ends[2]]),
     )
 
 

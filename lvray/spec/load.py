@@ -183,12 +183,20 @@ def _name_of(item: Node) -> str | None:
 
 
 def _plain(root: Table) -> dict[str, Any]:
-    """The values of the tree; the budget as its text, because floats stop counting by ones above 2^53."""
+    """The values of the tree; budgets as their text, because floats stop counting by ones above 2^53."""
     data = root.plain()
-    budget = root.entries.get("budget")
-    if isinstance(budget, Scalar) and isinstance(data["budget"], float):
-        data["budget"] = budget.text
+    ledger = root.entries.get("ledger")
+    data |= _budget_as_text(root, data)
+    if isinstance(ledger, Table):
+        data["ledger"] |= _budget_as_text(ledger, data["ledger"])
     return data
+
+
+def _budget_as_text(table: Table, values: Mapping[str, Any]) -> dict[str, str]:
+    budget = table.entries.get("budget")
+    if isinstance(budget, Scalar) and isinstance(values["budget"], float):
+        return {"budget": budget.text}
+    return {}
 
 
 def _checked(data: Mapping[str, Any]) -> tuple[Sweep | None, list[Mistake]]:

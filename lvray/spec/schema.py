@@ -84,6 +84,15 @@ def _part(value: object) -> int | float:
     raise ValueError("must be a fraction such as 0.8, or a number of systems such as 800")
 
 
+def _part_or_validation(value: object) -> int | float | str:
+    if value == "validation":
+        return "validation"
+    try:
+        return _part(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or validation, whose systems are then forecast") from None
+
+
 def _steps(value: object) -> object:
     if value is None or value == "fill":
         return value
@@ -156,6 +165,9 @@ def _forecast_as_given(changes: ForecastChanges | None) -> object:
 
 Flops: TypeAlias = Annotated[int, BeforeValidator(_flops), PlainSerializer(str)]
 Part: TypeAlias = Annotated[int | float, BeforeValidator(_part)]
+PartOrValidation: TypeAlias = Annotated[
+    int | float | Literal["validation"], BeforeValidator(_part_or_validation)
+]
 Seed: TypeAlias = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=10**6)]
 Counts: TypeAlias = Annotated[
@@ -173,8 +185,9 @@ class SplitSpec(Spec):
     """Systems that adapters are trained on and the scaling is fitted to; a fraction or a count."""
     validation: Part = 0.1
     """Systems that trials are judged on; a fraction or a count."""
-    test: Part = 0.1
-    """Systems that no decision sees: the report's forecasts; a fraction or a count."""
+    test: PartOrValidation = 0.1
+    """Systems that no decision sees: the report's forecasts; a fraction or a count. ``validation`` forecasts the systems
+    that trials are judged on, so that the forecasts flatter the winner; it is there to repeat what others did."""
     seed: Seed = 0
     """Of the shuffle."""
     order: Literal["random", "file"] = "random"
@@ -325,8 +338,8 @@ class LoraSpec(Spec):
 
     rank: Annotated[int, Field(ge=1, le=4096)] = 8
     """Inner size of the two matrices beside each target."""
-    alpha: Positive = 16.0
-    """The adapter's output is scaled by alpha / rank (alpha / √rank for rsLoRA)."""
+    alpha: Positive | None = 16.0
+    """The adapter's output is scaled by alpha / rank (alpha / √rank for rsLoRA); null is the rank, whatever it is."""
     targets: Annotated[tuple[str, ...], BeforeValidator(_targets)] = ("q_proj", "v_proj")
     """Names of linear layers, or ``all-linear``."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -172,10 +172,12 @@ def overridden(base: TrialConfig, stage: StageSpec, overrides: Mapping[str, Any]
 def _config(values: Mapping[str, Any], *, seed: int) -> TrialConfig:
     trial = TrialSpec.model_validate(values)
     row = trial.model_dump()
+    lora = row["lora"]
+    alpha = float(lora["rank"]) if lora["alpha"] is None else lora["alpha"]
     return TrialConfig(
         **{
             **row,
-            "lora": LoraConfig(**row["lora"]),
+            "lora": LoraConfig(**{**lora, "alpha": alpha}),
             "stride": trial.context_length // 2 if trial.stride is None else trial.stride,
             "seed": seed if trial.seed is None else trial.seed,
         }

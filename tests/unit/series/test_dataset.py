@@ -342,6 +342,13 @@ def test_fractions_that_make_a_whole_leave_nothing_over():
     assert sorted(split.train + split.validation + split.test) == list(range(21))
 
 
+@pytest.mark.parametrize("order", ["file", "random"])
+def test_without_a_test_part_the_validation_systems_are_the_test_systems_too(order):
+    split = split_systems(10, train=0.8, validation=2, test=None, order=order)
+    assert split.test == split.validation
+    assert sorted(split.train + split.validation) == list(range(10))
+
+
 def test_a_split_is_shuffled_by_its_seed_alone():
     def split(seed: int):
         return split_systems(100, train=0.8, validation=0.1, test=0.1, seed=seed)

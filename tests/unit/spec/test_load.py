@@ -63,6 +63,13 @@ def test_budgets_are_exact_where_floats_are_not(file):
     assert load(file(SMALLEST), overrides=["budget=1.00000000000000000001e20"]).budget == 10**20 + 1
 
 
+def test_a_shared_ledgers_budget_is_read_like_the_sweeps_own(file):
+    text = f"ledger: {{path: team.jsonl, budget: 1.23456789012345678e20}}\n{SMALLEST}"
+    assert load(file(text)).ledger.budget == 123456789012345678000
+    override = "ledger={path: team.jsonl, budget: 3e14}"
+    assert load(file(SMALLEST), overrides=[override]).ledger.budget == 3 * 10**14
+
+
 def test_a_resolved_sweep_is_plain_json_with_the_budget_as_text():
     row = load(GRID).to_json()
 

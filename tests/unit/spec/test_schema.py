@@ -119,3 +119,14 @@ def test_only_what_a_stage_was_given_counts_as_a_change():
 def test_a_sweep_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         sweep().seed = 3
+
+
+def test_the_test_systems_may_be_those_of_validation():
+    data = {"split": {"train": 850, "validation": 150, "test": "validation"}}
+    assert sweep(data=data).data.split.test == "validation"
+
+
+@pytest.mark.parametrize(("part", "value"), [("test", "train"), ("validation", "validation")])
+def test_no_other_part_may_be_named_instead_of_counted(part, value):
+    with pytest.raises(ValidationError, match=r"must be a fraction such as 0\.8"):
+        sweep(data={"split": {part: value}})

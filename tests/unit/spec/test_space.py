@@ -100,6 +100,14 @@ def test_a_stride_that_is_not_given_is_half_the_context():
     assert config.stride == 64
 
 
+def test_an_alpha_that_is_null_is_the_rank_of_each_trial():
+    sweep = sweep_of({"name": "a", "steps": 1}, trial={"lora": {"rank": 4, "alpha": None}})
+    stage = sweep.stages[0]
+    assert trial_config(sweep, stage, {}).lora.alpha == 4.0
+    assert trial_config(sweep, stage, {"lora.rank": 2}).lora.alpha == 2.0
+    assert trial_config(sweep, stage, {"lora.rank": 2, "lora.alpha": 16}).lora.alpha == 16
+
+
 def test_a_trial_may_have_a_seed_of_its_own():
     sweep = sweep_of({"name": "a"}, seed=7)
     assert trial_config(sweep, sweep.stages[0], {"seed": 0}).seed == 0
