@@ -8,6 +8,7 @@ runs/<name>/
     journal.jsonl       measurements and decisions
     <stage>.study.log   Optuna's study, of a stage whose configs it chose
     trials/<id>/        config.json  forecasts/80+20.npz  checkpoints/step-00000123/ (with the adapter/ as peft reads it)
+    baselines/          80+20.npz: what needs no model, on the windows that were forecast
     best/               the winner's adapter and its card
     report.html  report.md  figures/  flops.csv
 """
@@ -77,6 +78,15 @@ class RunFolder:
         """The folder of one trial."""
         return self.root / "trials" / trial_id
 
+    def forecasts(self, trial_id: str) -> tuple[Path, ...]:
+        """The files of forecasts that a trial has made, in the order of their names."""
+        return tuple(sorted((self.trial(trial_id) / "forecasts").glob("*.npz")))
+
+    @property
+    def baselines(self) -> Path:
+        """Forecasts without a model, a file for each name of forecasts."""
+        return self.root / "baselines"
+
     def put_aside(self) -> None:
         """Renames the folder if it is there, so that a fresh run loses nothing.
 
@@ -120,8 +130,8 @@ def checkpoint_path(trial: Path, step: int) -> Path:
     return trial / "checkpoints" / f"step-{step:08d}"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: to a name beside it, flushed to the disk, then renamed.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all: to a name beside it, flushed to the disk, then renamed; text in UTF-8.
 
     Raises:
         RunFolderError: the disk is full or the folder cannot be written; the old file stays as it was.
@@ -129,8 +139,8 @@ def write_whole(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with beside.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

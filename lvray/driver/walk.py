@@ -16,6 +16,7 @@ from lvray.core.run_folder import RunFolder, write_whole
 from lvray.core.task import DataTask, Task
 from lvray.core.trial import Trial
 from lvray.core.units import format_flops
+from lvray.driver.baselines import write_baselines
 from lvray.driver.best import publish
 from lvray.ledger.books import Books
 from lvray.ledger.journal import Clock, Journal, Log, stamp, wall_clock
@@ -278,13 +279,15 @@ def _proposals(run: Run, stage: StageSpec) -> Proposals | None:
 
 
 def end_sweep(run: Run) -> None:
-    """Puts the winner's adapter where people look for it, then closes the books and the journal."""
+    """Puts the winner's adapter and the baselines where people look for them, then closes the books and the journal."""
     trained = [
         stage.name for stage in run.sweep.stages if stage.name in run.best and not stage.zero_shot
     ]
     best = run.best[trained[-1]].trial_id if trained else None
     if best is not None:
         run.publish(run.history.trials[best])
+    if run.data is not None:
+        write_baselines(run.sweep, run.folder, run.data, run.history.trials)
     run.books.close_sweep()
     reason = f"winner of stage {trained[-1]}" if trained else "no trial has a finite loss"
     run.record({"event": "sweep_end", "best": best, "reason": reason})

@@ -17,6 +17,7 @@ from lvray.ledger.journal import Journal
 from lvray.ledger.ledger import SOURCE, SPENT, Ledger, stage_account, trial_account
 from lvray.scheduler.replay import History, StageHistory, fold
 from lvray.series.forecasts import Forecasts
+from lvray.series.rivals import Rivals
 
 Read = TypeVar("Read")
 
@@ -48,11 +49,8 @@ class Facts:
     """Names of the series' variables."""
     forecasts: Mapping[str, Mapping[str, Forecasts]]
     """By trial, for those that made any, and by what was asked: ``80+20`` is 20 steps ahead of 80."""
-
-    @property
-    def longest(self) -> dict[str, Forecasts]:
-        """By trial, its forecasts from the longest context."""
-        return {name: list(made.values())[-1] for name, made in self.forecasts.items()}
+    rivals: Mapping[str, Rivals]
+    """What was forecast without a model, by the same names; nothing before the sweep has ended."""
 
     @property
     def budget(self) -> int:
@@ -140,10 +138,14 @@ def read_facts(root: Path) -> Facts:
         )
     spec = history.sessions[0]["spec"]
     ledger = Ledger.read(Path(history.shared_ledger or folder.ledger))
-    made = {name: _forecasts(folder.trial(name) / "forecasts") for name in history.trials}
+    made = {name: _forecasts(folder, name) for name in history.trials}
     made = {name: files for name, files in made.items() if files}
     variables = tuple(map(str, _read(folder.split, _json).get("variables", ())))
-    return Facts(folder, history, ledger, spec, _read(folder.environment, _json), variables, made)
+    rivals = {
+        path.stem: _read(path, Rivals.from_npz) for path in sorted(folder.baselines.glob("*.npz"))
+    }
+    environment = _read(folder.environment, _json)
+    return Facts(folder, history, ledger, spec, environment, variables, made, rivals)
 
 
 def _read(path: Path, reader: Callable[[Path], Read]) -> Read:
@@ -161,10 +163,9 @@ def _json(path: Path) -> dict[str, Any]:
     return held
 
 
-def _forecasts(place: Path) -> dict[str, Forecasts]:
-    """The forecasts of one trial by their name, ``80+20``, the shortest context first."""
-    files = {path.stem: _read(path, Forecasts.from_npz) for path in place.glob("*.npz")}
-    return dict(sorted(files.items(), key=lambda item: item[1].history.shape[1]))
+def _forecasts(folder: RunFolder, trial: str) -> dict[str, Forecasts]:
+    """The forecasts of one trial by their name, ``80+20``."""
+    return {path.stem: _read(path, Forecasts.from_npz) for path in folder.forecasts(trial)}
 
 
 def differences(facts: Facts) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import statistics
 from collections import Counter
@@ -17,60 +16,50 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from lvray.core.trial import Trial
 from lvray.core.units import format_flops, format_share
+from lvray.reporting.compared import Comparison
 from lvray.reporting.facts import Facts, differences
+from lvray.reporting.forecast_plots import (
+    coverage_figure,
+    forecast_figure,
+    horizon_figure,
+    phase_figure,
+)
+from lvray.reporting.look import ACCENT, FAINT, GRID, INK, SECOND, SEQUENCE, STYLE, WARN, svg
 from lvray.reporting.tables import field_name
 
-INK, FAINT, GRID = "#1f2933", "#9aa5b1", "#e4e7eb"
-ACCENT, SECOND, WARN = "#0b7285", "#e8590c", "#c92a2a"
-SEQUENCE = ("#d0bfff", "#9775fa", "#6741d9", "#3b1c8c", "#c2255c", "#f06595")
-"""For values in order, such as ranks: light to dark."""
-
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "svg.hashsalt": "lvray",  # or every drawing of the same folder would differ
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
+NARROW = 0.15
+"""Share of the budget whose piece has no room for its label."""
 
 
-def draw_all(facts: Facts) -> dict[str, str]:
+def draw_all(facts: Facts, compared: Sequence[Comparison]) -> dict[str, str]:
     """Every figure that the run folder has the data for, as SVG text by name."""
     drawings: Mapping[str, Callable[[Facts], Figure | None]] = {
         "ledger": ledger_figure,
         "loss": loss_figure,
         "grid": grid_figure,
-        "forecasts": forecast_figure,
-        "horizon": horizon_figure,
+        "horizon": lambda facts: horizon_figure(compared),
+        "forecasts": lambda facts: forecast_figure(compared, facts.variables),
+        "phase": lambda facts: phase_figure(compared, facts.variables),
+        "coverage": lambda facts: coverage_figure(compared),
     }
     with mpl.rc_context(STYLE):
         figures = {name: draw(facts) for name, draw in drawings.items()}
-        return {name: _svg(figure) for name, figure in figures.items() if figure is not None}
+        return {name: svg(figure) for name, figure in figures.items() if figure is not None}
 
 
 def ledger_figure(facts: Facts) -> Figure:
     """Where the budget went: one bar, a piece for each stage, what was lost, and what is left."""
     figure = Figure(figsize=(8, 1.7), layout="constrained")
     axes = figure.subplots()
+    pieces = _pieces(facts)
     begun, below = 0.0, Counter[str]()
-    for name, flops, colour, shade in _pieces(facts):
+    rows = _narrow(facts, pieces)
+    for name, flops, colour, shade in pieces:
         width = flops / facts.budget
         axes.barh(0, width, left=begun, color=colour, height=0.8)
         label = f"{name} {format_flops(flops)} · {format_share(flops, facts.budget)}"
         centre = begun + width / 2
-        if width > 0.15:
+        if width > NARROW:
             axes.text(
                 centre,
                 0,
@@ -81,25 +70,48 @@ def ledger_figure(facts: Facts) -> Figure:
                 fontsize=9,
             )
         else:  # too narrow for its label, which hangs below it instead
-            side = "left" if centre < 0.5 else "right"
+            side = _side(centre)
             below[side] += 1
+            # On the left the first hangs lowest, or lines would cross the labels that begin before them.
+            row = below[side] if side == "right" else rows[side] + 1 - below[side]
             axes.annotate(
                 label,
                 (centre, -0.4),
-                xytext=(centre, -0.4 - 0.32 * below[side]),
+                xytext=(centre, -0.4 - 0.32 * row),
                 ha=side,
                 va="center",
                 fontsize=9,
-                arrowprops={"arrowstyle": "-", "color": FAINT, "shrinkA": 0, "shrinkB": 0},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": FAINT,
+                    "shrinkA": 0,
+                    "shrinkB": 0,
+                    "relpos": (0 if side == "left" else 1, 0.5),
+                },
             )
         begun += width
-    rows = max(below.values(), default=0)
-    figure.set_figheight(1.35 + 0.25 * rows)
+    most = max(rows.values(), default=0)
+    figure.set_figheight(1.35 + 0.25 * most)
     axes.set_xlim(0, 1)
-    axes.set_ylim(-0.6 - 0.32 * rows, 0.42)
+    axes.set_ylim(-0.6 - 0.32 * most, 0.42)
     axes.set_axis_off()
     axes.set_title(f"Where {format_flops(facts.budget)} FLOPs went")
     return figure
+
+
+def _narrow(facts: Facts, pieces: Sequence[tuple[str, int, str, str]]) -> Counter[str]:
+    """How many pieces are too narrow for their labels, on either side of the bar."""
+    begun, found = 0.0, Counter[str]()
+    for _, flops, _, _ in pieces:
+        width = flops / facts.budget
+        if width <= NARROW:
+            found[_side(begun + width / 2)] += 1
+        begun += width
+    return found
+
+
+def _side(centre: float) -> str:
+    return "left" if centre < 0.5 else "right"
 
 
 def _pieces(facts: Facts) -> list[tuple[str, int, str, str]]:
@@ -313,98 +325,9 @@ def _finite(loss: float | None) -> float:
     return loss if loss is not None and math.isfinite(loss) else math.inf
 
 
-def forecast_figure(facts: Facts, systems: int = 3) -> Figure | None:
-    """A few held-out systems: what the model was given, what came next, what base and winner said."""
-    best, base = facts.best, facts.baseline
-    if best is None or best.plan.trial_id not in facts.forecasts:
-        return None
-    made = facts.longest[best.plan.trial_id]
-    rival = facts.longest.get(base.plan.trial_id) if base else None
-    count, variables = min(systems, len(made.systems)), made.truth.shape[2]
-    figure = Figure(figsize=(8, 1.9 * count + 0.6), layout="constrained")
-    grid = figure.subplots(count, variables, squeeze=False, sharex=True)
-    given, horizon = made.history.shape[1], made.truth.shape[1]
-    shown = min(given, 2 * horizon)
-    past, ahead = np.arange(given - shown, given), np.arange(given, given + horizon)
-    told = facts.variables
-    names = told if len(told) == variables else [f"variable {n + 1}" for n in range(variables)]
-    lines = [(made.truth, INK, 1.2, "truth"), (made.point, ACCENT, 2, best.plan.trial_id)]
-    if rival is not None:
-        lines.insert(1, (rival.point, SECOND, 1.2, "zero-shot"))
-    for row in range(count):
-        for variable in range(variables):
-            axes: Axes = grid[row, variable]
-            axes.plot(past, made.history[row, -shown:, variable], color=INK, linewidth=1.2)
-            for values, colour, width, label in lines:
-                # From the last step that was given, so that history and future are one line.
-                line = np.concatenate([made.history[row, -1:, variable], values[row, :, variable]])
-                axes.plot([given - 1, *ahead], line, color=colour, linewidth=width, label=label)
-            axes.axvline(given - 1, color=FAINT, linestyle=":", linewidth=1)
-            if row == 0:
-                axes.set_title(names[variable])
-            if row == count - 1:
-                axes.set_xlabel("time step")
-        grid[row, 0].set_ylabel(f"system {made.systems[row]}")
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), fontsize=9)
-    return figure
-
-
-def horizon_figure(facts: Facts) -> Figure | None:
-    """Mean absolute error by step of the horizon, for each trial that forecast and for two rivals without a model."""
-    from lvray.series.baselines import last_value, seasonal_naive
-
-    if not facts.forecasts:
-        return None
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes = figure.subplots()
-    made = next(iter(facts.longest.values()))
-    steps = np.arange(1, made.truth.shape[1] + 1)
-    lines = [
-        ("last value", last_value(made.history, len(steps)), made.truth, FAINT, ":"),
-        ("seasonal naive", seasonal_naive(made.history, len(steps)), made.truth, FAINT, "--"),
-    ]
-    base, best = (trial.plan.trial_id if trial else None for trial in (facts.baseline, facts.best))
-    others = iter(SEQUENCE[1:] * len(facts.forecasts))
-    for name, forecasts in facts.longest.items():
-        label = "zero-shot" if name == base else name
-        colour = SECOND if name == base else ACCENT if name == best else next(others)
-        lines.append((label, forecasts.point, forecasts.truth, colour, "-"))
-    ends = []
-    for _, forecast, truth, colour, dash in lines:
-        error = np.abs(np.asarray(forecast) - truth).mean(axis=(0, 2))
-        axes.plot(steps, error, color=colour, linestyle=dash, linewidth=2 if dash == "-" else 1.4)
-        ends.append(float(error[-1]))
-    axes.set_ylim(bottom=0)
-    for line, height in zip(lines, spread(ends, 0.06 * axes.get_ylim()[1]), strict=True):
-        shade = INK if line[3] == FAINT else line[3]
-        axes.text(steps[-1] + 0.25, height, line[0], va="center", color=shade)
-    axes.set_xlim(1, max(len(steps) * 1.2, 2))
-    axes.set_xlabel("time steps ahead")
-    axes.set_ylabel("mean absolute error, data's units")
-    axes.set_title(f"Error by horizon, {len(made.systems)} held-out systems")
-    return figure
-
-
-def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Heights in the same order, moved up as little as keeps any two of them `gap` apart."""
-    moved = list(heights)
-    below = -math.inf
-    for index in sorted(range(len(moved)), key=lambda index: heights[index]):
-        below = moved[index] = max(moved[index], below + gap)
-    return moved
-
-
 def _order(value: object) -> tuple[int, float, str]:
     return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
 
 
 def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _svg(figure: Figure) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None}, transparent=False)
-    whole = text.getvalue()
-    return whole[whole.index("<svg") :]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lvray.core.trial import Trial
 from lvray.core.units import format_flops, format_seconds, format_share
+from lvray.reporting.compared import Comparison, Kind, Row, listed
 from lvray.reporting.facts import Facts, differences
+
+SHARES = (50, 80, 90)
+"""Central bands whose coverage stands in the table, in percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,10 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     right: frozenset[int] = frozenset()
     """Columns of figures, which are set flush right."""
+    strong: frozenset[int] = frozenset()
+    """Rows that are set in bold."""
+    note: str = ""
+    """What the table does not say by itself."""
 
 
 def stage_table(facts: Facts) -> Table:
@@ -105,60 +113,145 @@ def reason_table(facts: Facts) -> Table:
     )
 
 
-def forecast_table(facts: Facts) -> Table | None:
-    """Forecast errors of held-out systems, in the data's units; None where nobody forecast."""
+def forecast_table(facts: Facts, each: Comparison) -> Table:
+    """Everyone who forecast so many steps from so many, the best first."""
+    banded = any(row.scores.sampled for row in each.rows)
+    columns = ("MAE", "rounding floor", "RMSE", "MASE", "CRPS", "MAE, scaled")
+    bands = tuple(f"in {share} % band" for share in SHARES) if banded else ()
     rows = []
-    for name in facts.forecasts:
-        metrics = (
-            facts.history.trials[name].curve[-1].metrics if facts.history.trials[name].curve else {}
-        )
-        if "forecast_mae" not in metrics:
-            continue
-        loss = facts.history.trials[name].loss
-        rows.append(
-            (
-                name,
-                "" if loss is None else f"{loss:.4f}",
-                f"{metrics['forecast_mae']:.4f}",
-                f"{metrics['forecast_rmse']:.4f}",
-                f"{metrics.get('forecast_short', 0):.0f} of {len(facts.longest[name].systems)}",
-            )
-        )
-    rows += [
-        (name, "", f"{error:.4f}", f"{root:.4f}", "")
-        for name, error, root in baseline_errors(facts)
-    ]
-    if not rows:
-        return None
-    wanted = facts.spec["evaluation"]["forecast"]
-    caption = f"Forecasts of held-out systems: {wanted['horizon']} steps ahead, in the data's units"
+    for row in each.rows:
+        own, scaled = row.scores.summary(), row.scaled.summary()
+        made, model = row.made, row.kind.model
+        figures = [
+            f"{own['mae']:.4f}",
+            f"{made.floor.mean():.4f}" if model else "",
+            f"{own['rmse']:.4f}",
+            f"{own['mase']:.2f}" if "mase" in own else "",
+            f"{own['crps']:.4f}",
+            f"{scaled['mae']:.4f}",
+        ]
+        covered = [own.get(f"coverage_{share}") for share in SHARES] if banded else []
+        figures += ["" if share is None else f"{100 * share:.0f} %" for share in covered]
+        draws = len(made.systems) * max(1, made.samples.shape[1])
+        figures.append(f"{made.short.sum()} of {draws}" if model else "")
+        rows.append((row.name, row.kind.value, *figures))
+    header = ("forecast", "what it is", *columns, *bands, "too short")
     return Table(
-        caption,
-        ("trial", "validation loss", "MAE", "RMSE", "too short"),
+        f"{each.horizon} time steps ahead, from {each.context}",
+        header,
         tuple(rows),
-        frozenset({1, 2, 3, 4}),
+        frozenset(range(2, len(header))),
+        _winners(each),
+        _windows_note(facts, each),
     )
 
 
-def baseline_errors(facts: Facts) -> list[tuple[str, float, float]]:
-    """MAE and RMSE of forecasts without a model, on the same windows as the trials' own."""
-    from lvray.series.baselines import context_mean, last_value, seasonal_naive
-    from lvray.series.metrics import mae, rmse
-
-    if not facts.forecasts:
-        return []
-    made = next(iter(facts.longest.values()))
-    horizon = made.truth.shape[1]
-    rivals = {
-        "last value": last_value,
-        "context mean": context_mean,
-        "seasonal naive": seasonal_naive,
-    }
-    guesses = {name: rival(made.history, horizon) for name, rival in rivals.items()}
-    return [
-        (name, float(mae(guess, made.truth)), float(rmse(guess, made.truth)))
-        for name, guess in guesses.items()
+def variable_table(facts: Facts, compared: Sequence[Comparison]) -> Table | None:
+    """Mean absolute error of each variable alone, from every length of context; None where nobody forecast."""
+    if not compared:
+        return None
+    first = compared[-1]
+    names = variable_names(first, facts.variables)
+    several = len(compared) > 1
+    header = ["forecast"] + [
+        f"{name}, {each.name}" if several else name for each in compared for name in names
     ]
+    rows = []
+    everyone = dict.fromkeys(row.name for each in reversed(compared) for row in each.rows)
+    for name in everyone:
+        cells = []
+        for each in compared:
+            row = each.row(name)
+            if row is None:
+                cells += [""] * len(names)
+            else:
+                cells += [f"{error:.4f}" for error in row.scores.by_variable()["mae"]]
+        rows.append((name, *cells))
+    means = [
+        f"{name} {mean:.4g}"
+        for name, mean in zip(names, first.made.truth.mean(axis=(0, 1)), strict=True)
+    ]
+    strong = frozenset(
+        place
+        for place, name in enumerate(everyone)
+        if any(
+            name == row.name for each in compared for row in each.rows if row.kind is Kind.WINNER
+        )
+    )
+    note = (
+        f"Mean absolute error of each variable, in the data's units. To compare with: the mean of what happened is "
+        f"{', '.join(means)}."
+        + (
+            f" {first.name} is {first.horizon} time steps ahead, from {first.context}."
+            if several
+            else ""
+        )
+    )
+    right = frozenset(range(1, len(header)))
+    return Table(
+        "The same error, variable by variable", tuple(header), tuple(rows), right, strong, note
+    )
+
+
+def _winners(each: Comparison) -> frozenset[int]:
+    return frozenset(place for place, row in enumerate(each.rows) if row.kind is Kind.WINNER)
+
+
+def _windows_note(facts: Facts, each: Comparison) -> str:
+    """Which windows, made how, and what is not in the table."""
+    systems = len(set(each.made.systems.tolist()))
+    windows = len(each.made.systems)
+    of = f"{windows} windows of {systems}" if windows != systems else f"{systems}"
+    ways: dict[str, list[str]] = {}
+    for row in each.rows:
+        if row.kind.model:
+            ways.setdefault(made_how(facts, row), []).append(row.name)
+    parts = [f"Means over {of} held-out systems, the best forecast first."]
+    if len(ways) == 1:
+        parts.append(f"Every model's forecast is {next(iter(ways))}.")
+    else:
+        told = "; ".join(f"of {listed(names)} {way}" for way, names in ways.items())
+        parts.append(f"The forecast is {told}.")
+    fewer = {
+        row.name: len(row.made.systems) for row in each.rows if len(row.made.systems) < windows
+    }
+    if fewer:
+        parts.append(
+            f"Scored on fewer windows, since it takes long, evenly spread: "
+            f"{', '.join(f'{name} on {count}' for name, count in fewer.items())}."
+        )
+    if each.left_out:
+        parts.append(
+            f"Not in the table, since they forecast other windows: {', '.join(each.left_out)}."
+        )
+    if not each.complete:
+        parts.append(
+            "Only baselines that need nothing but the context are here; the others are computed when a sweep has ended."
+        )
+    elif each.missing:
+        told = "; ".join(f"{name} ({reason})" for name, reason in each.missing.items())
+        parts.append(f"Not to be had: {told}.")
+    return " ".join(parts)
+
+
+def made_how(facts: Facts, row: Row) -> str:
+    """How a model's forecasts were made, in words."""
+    stage = facts.history.trials[row.name].plan.stage
+    asked = dict(facts.spec["evaluation"]["forecast"])
+    changes = next(each for each in facts.spec["stages"] if each["name"] == stage).get("forecast")
+    if isinstance(changes, Mapping):
+        asked |= changes
+    draws = row.made.samples.shape[1]
+    prompt = ", asked for in the chat template" if asked.get("prompt") == "chat" else ""
+    if not draws:
+        return f"the greedy one (at every place the likeliest token){prompt}"
+    return f"the median of {draws} samples at temperature {asked.get('temperature', 1.0):g}{prompt}"
+
+
+def variable_names(each: Comparison, told: Sequence[str]) -> list[str]:
+    """The variables' names, or numbers where the data has other ones."""
+    count = each.made.truth.shape[2]
+    return list(told) if len(told) == count else [f"variable {n + 1}" for n in range(count)]
 
 
 def flops_csv(facts: Facts) -> str:
@@ -209,10 +302,16 @@ def as_markdown(table: Table) -> str:
     """A table as Markdown; a reason of several lines stays in its row."""
     rule = ["---:" if column in table.right else "---" for column in range(len(table.header))]
     lines: list[Sequence[str]] = [table.header, rule, *table.rows]
+    strong = {place + 2 for place in table.strong}  # below header and rule
     return "\n".join(
-        "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in line) + " |"
-        for line in lines
+        "| " + " | ".join(_cell(cell, strong=place in strong) for cell in line) + " |"
+        for place, line in enumerate(lines)
     )
+
+
+def _cell(cell: str, *, strong: bool) -> str:
+    text = " ".join(cell.replace("|", "\\|").split())
+    return f"**{text}**" if strong and text else text
 
 
 def _told(config: dict[str, object]) -> str:

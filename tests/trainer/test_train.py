@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lvray import audit, train
@@ -44,6 +45,8 @@ def test_a_trial_is_priced_trained_measured_and_saved(command, folder, capsys):
     assert [line.split()[1] for line in lines if line.startswith("step")] == ["2", "4"]
     assert "forecast_mae" in lines[1]
     assert (folder / "best" / "adapter_model.safetensors").exists()
+    with np.load(folder / "baselines" / "20+2.npz") as baselines:
+        assert baselines["true equations"].shape == (2, 2, 2)
     told = books(folder, capsys)
     assert told["ok"], told["findings"]
     assert told["lost"] == "0"

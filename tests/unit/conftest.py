@@ -26,11 +26,16 @@ from lvray.scheduler.milestones import fill, unroll
 from lvray.scheduler.registry import policy_of
 from lvray.scheduler.replay import fold, take
 from lvray.scheduler.scheduler import Scheduler
+from lvray.series.baselines import Known, baseline_forecasts
 from lvray.series.forecasts import Forecasts
+from lvray.series.rivals import Rivals
 
 BUDGET = 1_000_000
 PRICES = StepPrices(train_step=100, evaluation=400, forecast=5000)
 RANKS, RATES = (2, 4, 8), (0.001, 0.003, 0.01)
+CONTEXTS, HORIZON, WINDOWS, DRAWS = (15, 30), 10, 6, 20
+OFF = {"baseline": 0.5, "default": 0.3, "final": 0.1}
+"""How far forecasts of a stage are off, at their last step."""
 ENVIRONMENT = {
     "lvray": "0.1.0",
     "commit": "abc",
@@ -47,11 +52,21 @@ SPEC = {
     "convention": "coursework",
     "model": "tiny",
     "data": {"source": "coursework", "path": None},
-    "evaluation": {"forecast": {"systems": 4, "context_steps": 30, "horizon": 10}},
+    "evaluation": {
+        "forecast": {
+            "systems": WINDOWS,
+            "context_steps": list(CONTEXTS),
+            "horizon": HORIZON,
+            "samples": 0,
+            "temperature": 1.0,
+            "prompt": "raw",
+        }
+    },
     "stages": [
-        {"name": "baseline", "space": {}},
+        {"name": "baseline", "space": {}, "forecast": True},
+        {"name": "default", "space": {}, "forecast": {"samples": DRAWS}},
         {"name": "search", "space": {"lora.rank": list(RANKS), "learning_rate": list(RATES)}},
-        {"name": "final", "space": {}},
+        {"name": "final", "space": {}, "forecast": {"samples": DRAWS, "temperature": 0.8}},
     ],
     "ledger": None,
 }
@@ -69,8 +84,8 @@ def metrics_of(plan: TrialPlan, milestone: int) -> dict[str, float]:
     if not plan.milestones[milestone].forecast:
         return {}
     return {
-        "forecast_mae": loss_of(plan.config, plan.steps) / 2,
-        "forecast_rmse": 0.7,
+        "forecast_mae": OFF[plan.stage] * 0.6,
+        "forecast_rmse": OFF[plan.stage] * 0.7,
         "forecast_short": 0,
     }
 
@@ -130,25 +145,48 @@ class Invented:
         return winner.trial_id
 
     def forecast(self, plan: TrialPlan) -> None:
-        wave = (
-            np.sin(np.arange(40)[None, :, None] / 3 + np.arange(4)[:, None, None] + np.arange(2))
-            + 2
-        )
         folder = self.root / "trials" / plan.trial_id / "forecasts"
         folder.mkdir(parents=True)
-        off = 0.5 if plan.config.lora is None else 0.1
-        made = Forecasts(
-            systems=np.arange(4),
-            starts=np.zeros(4, dtype=np.int64),
-            history=wave[:, :30],
-            truth=wave[:, 30:],
-            point=wave[:, 30:] + off,
-            samples=np.empty((4, 0, 10, 2)),
-            scale=np.ones((4, 2)),
-            floor=np.full(4, 0.0025),
-            short=np.zeros(4, dtype=np.int64),
-        )
-        (folder / "30+10.npz").write_bytes(made.to_npz())
+        for context in CONTEXTS:
+            made = forecasts(context, OFF[plan.stage], draws=DRAWS if plan.steps else 0)
+            (folder / f"{context}+{HORIZON}.npz").write_bytes(made.to_npz())
+
+    def baselines(self) -> None:
+        """What a driver writes when the sweep has ended."""
+        folder = self.root / "baselines"
+        folder.mkdir()
+        for context in CONTEXTS:
+            made = forecasts(context, 0.0, draws=0)
+            known = Known(made.history, HORIZON, waves(np.arange(20, 30), 60))
+            rivals = Rivals(made.systems, made.starts, *baseline_forecasts(known))
+            (folder / f"{context}+{HORIZON}.npz").write_bytes(rivals.to_npz())
+
+
+def waves(systems: np.ndarray, steps: int) -> np.ndarray:
+    """Two variables that swing and slowly change their pace [N, T, 2]."""
+    time = np.arange(steps)[None, :, None]
+    phase = systems[:, None, None] + 1.7 * np.arange(2)
+    return 2 + np.sin(time / 3 + phase + 0.4 * np.sin(time / (5 + systems[:, None, None] / 7)))
+
+
+def forecasts(context: int, off: float, *, draws: int) -> Forecasts:
+    """Forecasts that drift away from the truth, some windows' more than others', in samples that spread alike."""
+    wave = waves(np.arange(WINDOWS), context + HORIZON)
+    truth = wave[:, context:]
+    growing = np.linspace(0.2, 1, HORIZON)[:, None]
+    point = truth + off * np.linspace(0.4, 1.6, WINDOWS)[:, None, None] * growing
+    spread = np.linspace(-0.15, 0.15, draws)[:, None, None] * growing
+    return Forecasts(
+        systems=np.arange(WINDOWS),
+        starts=np.zeros(WINDOWS, dtype=np.int64),
+        history=wave[:, :context],
+        truth=truth,
+        point=point,
+        samples=point[:, None] + spread,
+        scale=np.full((WINDOWS, 2), 0.5),
+        floor=np.full(WINDOWS, 0.0025),
+        short=np.zeros(WINDOWS, dtype=np.int64),
+    )
 
 
 def trial(name: str, stage: str, config: TrialConfig, **more) -> TrialPlan:
@@ -166,6 +204,11 @@ def write_run(root: Path, *, until: str = "end") -> Path:
     run.stage(StagePlan("baseline", (zero,), zero.price, "fixed"))
     if until == "baseline":
         return root
+    default = trial("default", "default", TrialConfig(lora=LoraConfig(rank=4)))
+    default = TrialPlan(
+        "default", "default", default.config, unroll(PRICES, [(50, None)], forecast=True), PRICES
+    )
+    run.stage(StagePlan("default", (default,), default.price, "fixed"))
     grid = [
         trial(
             f"search-{i}{j}", "search", TrialConfig(lora=LoraConfig(rank=rank), learning_rate=rate)
@@ -182,6 +225,7 @@ def write_run(root: Path, *, until: str = "end") -> Path:
     config = run.history.trials[best].plan.config
     final = TrialPlan("final", "final", config, milestones, PRICES, continues=best, fills=True)
     run.stage(StagePlan("final", (final,), left, "fixed"))
+    run.baselines()
     run.books.close_sweep()
     run.record({"event": "sweep_end", "best": "final", "reason": "winner of stage final"})
     return root

@@ -150,7 +150,7 @@ def test_a_path_in_brackets_in_a_reason_is_shown_as_it_is(retold):
 
 def test_the_latest_stage_stands_above_those_before_it(finished):
     stages = [trial.plan.stage for trial in scene_of(finished).trials]
-    assert list(dict.fromkeys(stages)) == ["final", "search", "baseline"]
+    assert list(dict.fromkeys(stages)) == ["final", "search", "default", "baseline"]
 
 
 def test_a_trial_tells_the_rung_it_reached_where_there_are_rungs(finished):

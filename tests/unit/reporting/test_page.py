@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 
 from lvray.core.errors import RunFolderError
 from lvray.ledger.books import Books
+from lvray.reporting.compared import compare
 from lvray.reporting.facts import read_facts
-from lvray.reporting.figures import spread
+from lvray.reporting.look import spread
 from lvray.reporting.page import answer, write
 from lvray.reporting.tables import (
     experiment_table,
@@ -17,6 +19,7 @@ from lvray.reporting.tables import (
     forecast_table,
     reason_table,
     stage_table,
+    variable_table,
 )
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "report.md"
@@ -33,9 +36,13 @@ def test_made_again_the_report_comes_out_the_same(finished):
 
 
 def test_the_answer_is_one_sentence_with_the_winner_and_its_gain(finished):
-    text = answer(read_facts(finished))
+    facts = read_facts(finished)
+    text = answer(facts, compare(facts))
     assert text.startswith("Rank 8, learning rate 0.01 is best: validation loss")
     assert "below the zero-shot base's 1.0000" in text
+    assert "(mean over contexts of 15 and 30 steps) 0.0600 is 0.20 × the base's 0.3000" in text
+    assert "ahead of every forecast without a model" in text
+    assert "though behind nearest shapes from 15 steps" in text
     assert text.count(". ") == 0
 
 
@@ -70,15 +77,65 @@ def test_reasons_stand_word_for_word(finished):
         assert row[4] == facts.history.trials[row[0]].reason
 
 
-def test_rivals_without_a_model_stand_in_the_same_table(finished):
-    table = forecast_table(read_facts(finished))
-    assert [row[0] for row in table.rows] == [
+def test_models_and_baselines_stand_in_one_table_the_best_first_and_the_winner_in_bold(finished):
+    facts = read_facts(finished)
+    table = forecast_table(facts, compare(facts)[0])
+    errors = [float(row[2]) for row in table.rows]
+    assert errors == sorted(errors)
+    assert {row[0] for row in table.rows} == {
         "baseline",
+        "default",
         "final",
         "last value",
         "context mean",
         "seasonal naive",
-    ]
+        "autoregression",
+        "nearest windows",
+        "nearest shapes",
+    }
+    assert [table.rows[place][0] for place in table.strong] == ["final"]
+
+
+def test_scaled_errors_are_in_scaled_units_and_only_models_have_a_rounding_floor(finished):
+    facts = read_facts(finished)
+    table = forecast_table(facts, compare(facts)[1])
+    columns = {name: place for place, name in enumerate(table.header)}
+    for row in table.rows:
+        scaled = float(row[columns["MAE, scaled"]])  # a scaled unit is half a data unit
+        assert scaled == pytest.approx(2 * float(row[columns["MAE"]]), abs=2e-4)
+        assert (row[columns["rounding floor"]] == "0.0025") == (
+            row[0] in ("baseline", "default", "final")
+        )
+
+
+def test_bands_have_a_coverage_where_there_are_samples_and_the_caption_says_how_many(finished):
+    facts = read_facts(finished)
+    table = forecast_table(facts, compare(facts)[1])
+    place = table.header.index("in 80 % band")
+    covered = {row[0]: row[place] for row in table.rows if row[place]}
+    assert covered == {"final": "67 %", "default": "17 %"}
+    assert "of final the median of 20 samples at temperature 0.8" in table.note
+    assert "of baseline the greedy one" in table.note
+
+
+def test_without_samples_there_are_no_bands(retold):
+    copy = retold(lambda row: None)
+    for trial in ("default", "final"):
+        shutil.rmtree(copy / "trials" / trial)
+    facts = read_facts(copy)
+    compared = compare(facts)
+    assert not any("band" in name for name in forecast_table(facts, compared[0]).header)
+    write(copy)
+    assert not (copy / "figures" / "coverage.svg").exists()
+    assert "Band columns" not in (copy / "report.md").read_text()
+
+
+def test_errors_stand_variable_by_variable_for_each_context(finished):
+    facts = read_facts(finished)
+    table = variable_table(facts, compare(facts))
+    assert table.header[1:] == ("prey, 15+10", "predator, 15+10", "prey, 30+10", "predator, 30+10")
+    by_name = {row[0]: row[1:] for row in table.rows}
+    assert by_name["default"] == ("0.1800",) * 4
 
 
 def test_the_page_escapes_what_people_wrote_and_loads_nothing(finished):
@@ -96,7 +153,7 @@ def test_the_page_escapes_what_people_wrote_and_loads_nothing(finished):
 def test_figures_are_whole_drawings(finished):
     write(finished)
     drawn = sorted(path.stem for path in (finished / "figures").glob("*.svg"))
-    assert drawn == ["forecasts", "grid", "horizon", "ledger", "loss"]
+    assert drawn == ["coverage", "forecasts", "grid", "horizon", "ledger", "loss", "phase"]
     for path in (finished / "figures").glob("*.svg"):
         assert ET.fromstring(path.read_text()).tag.endswith("svg")
 
@@ -114,7 +171,8 @@ def test_a_folder_that_is_no_run_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["environment.json", "split.json", "trials/final/forecasts/30+10.npz"]
+    "name",
+    ["environment.json", "split.json", "trials/final/forecasts/30+10.npz", "baselines/30+10.npz"],
 )
 def test_a_damaged_file_is_told_by_its_name(retold, name):
     copy = retold(lambda row: None)
