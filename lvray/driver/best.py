@@ -14,6 +14,11 @@ from lvray.spec.schema import Sweep
 
 CARD = "README.md"
 
+FACTS = "lvray.json"
+"""Beside an adapter: its base model, and how series are written for it. `lvray.forecast` reads it."""
+
+FORMAT = "lvray-adapter/1"
+
 
 def publish(sweep: Sweep, folder: RunFolder, winner: Trial) -> None:
     """Copies the adapter of `winner`, as it was last measured, to ``best/``, whole or not at all; an older one is replaced.
@@ -27,10 +32,28 @@ def publish(sweep: Sweep, folder: RunFolder, winner: Trial) -> None:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.copytree(adapter, beside)
         (beside / CARD).write_text(card(sweep, winner), encoding="utf-8")
+        (beside / FACTS).write_text(facts(sweep, folder, winner), encoding="utf-8")
         shutil.rmtree(folder.best, ignore_errors=True)
         beside.replace(folder.best)
     except OSError as error:
         raise RunFolderError(f"{adapter} cannot be copied to {folder.best}: {error}") from error
+
+
+def facts(sweep: Sweep, folder: RunFolder, winner: Trial) -> str:
+    """What someone must know to forecast with the adapter, as JSON."""
+    lora = winner.plan.config.lora
+    assert lora is not None, "only a trained trial has an adapter"
+    split = json.loads(folder.split.read_text(encoding="utf-8"))
+    row = {
+        "format": FORMAT,
+        "model": sweep.model,
+        "quantization": sweep.quantization,
+        "convention": sweep.convention,
+        "lora": lora.to_json(),
+        "variables": split["variables"],
+        "codec": split["codec"],
+    }
+    return json.dumps(row, indent=1) + "\n"
 
 
 def card(sweep: Sweep, winner: Trial) -> str:

@@ -177,7 +177,7 @@ class OnRay:
                 model="none",
                 device="cpu",
                 data=DataTask("", (), (), (), {"crashes": scene.crashes, "seed": scene.seed}),
-                evaluation=EvaluationTask(0, 0, 0, 0, 0, 0, 0, 0),
+                evaluation=EvaluationTask(0, 0, 0),
                 config=plan.config,
                 milestones=plan.milestones,
                 prices=plan.prices,
