@@ -1,6 +1,6 @@
 """How fast does Qwen2.5-0.5B's shape train with LoRA on this GPU? Random weights, so nothing is downloaded.
 
-    python benchmarks/gpu_check.py [--context 512] [--batch 4] [--rank 8] [--steps 20]
+    python benchmarks/gpu_check.py [--context 512] [--batch 4] [--rank 8] [--steps 20] [--nf4]
 
 Needs torch, transformers and peft; neither Ray nor a sweep file. It uses lvray's own adapter and prices.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import torch
@@ -19,12 +20,12 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from lvray.core.trial import ALL_LINEAR, LoraConfig
 from lvray.flops.price import train_step
 from lvray.flops.shape import shape_of
-from lvray.trainer.model import attach
+from lvray.trainer.model import attach, load_base
 
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 
 
-def random_base(device: torch.device) -> nn.Module:
+def random_base(device: torch.device) -> Qwen2ForCausalLM:
     """A causal LM of Qwen2.5-0.5B's shape with random weights, bf16, frozen."""
     shape = shape_of(MODEL)
     config = Qwen2Config(
@@ -37,10 +38,17 @@ def random_base(device: torch.device) -> nn.Module:
         tie_word_embeddings=shape.tied_head,
     )
     with torch.device(device):
-        base: nn.Module = Qwen2ForCausalLM(config).to(torch.bfloat16)
+        base = Qwen2ForCausalLM(config).to(torch.bfloat16)
     for weight in base.parameters():
         weight.requires_grad = False
     return base
+
+
+def in_four_bits(device: torch.device) -> nn.Module:
+    """The same, its linear layers in 4 bits: written to the disk, as quantization begins with reading."""
+    with TemporaryDirectory() as folder:
+        random_base(torch.device("cpu")).save_pretrained(folder)
+        return load_base(folder, device=device, dtype=torch.bfloat16, quantization="nf4")
 
 
 def flops_per_second_of_matmul(device: torch.device, size: int = 8192, repeats: int = 20) -> float:
@@ -64,6 +72,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--nf4", action="store_true", help="the frozen base in 4 bits")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print(
@@ -73,7 +82,8 @@ def main() -> int:
         return 1
     device = torch.device("cuda")
     lora = LoraConfig(rank=arguments.rank, alpha=2.0 * arguments.rank, targets=(ALL_LINEAR,))
-    model = attach(random_base(device), lora, seed=0).train()
+    base = in_four_bits(device) if arguments.nf4 else random_base(device)
+    model = attach(base, lora, seed=0).train()
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=1e-4)
     tokens = torch.randint(11, 27, (arguments.batch, arguments.context), device=device)

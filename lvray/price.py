@@ -1,7 +1,7 @@
 """Prints what one model, context and batch costs, component by component.
 
     python -m lvray.price [MODEL] [--context 512] [--batch 1] [--convention coursework]
-                          [--rank R [--targets q_proj,v_proj | all-linear]] [--json]
+                          [--rank R [--targets q_proj,v_proj | all-linear] [--head-bias]] [--json]
 
 MODEL is ``tiny``, a Qwen2.5 by its Hugging Face id (default Qwen/Qwen2.5-0.5B-Instruct), or a local folder
 with a config.json. Without --rank there is no adapter: the base model as it is. docs/flops.md explains the counts.
@@ -72,8 +72,9 @@ def _adapter(priced: Price) -> str:
     lora = priced.lora_config
     if lora is None:
         return "no adapter"
-    trainable = priced.shape.adapter_weights(lora)
-    return f"LoRA of rank {lora.rank} on {', '.join(lora.targets)} ({trainable:,} weights)"
+    trainable = priced.shape.trainable_weights(lora)
+    bias = " and a bias of the head" if lora.head_bias else ""
+    return f"LoRA of rank {lora.rank} on {', '.join(lora.targets)}{bias} ({trainable:,} weights)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         priced = price(
             shape_of(arguments.model),
-            lora=_lora(arguments.rank, arguments.targets),
+            lora=_lora(arguments.rank, arguments.targets, head_bias=arguments.head_bias),
             convention=arguments.convention,
             context_length=arguments.context,
             batch_size=arguments.batch,
@@ -94,17 +95,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _lora(rank: int | None, targets: str | None) -> LoraConfig | None:
+def _lora(rank: int | None, targets: str | None, *, head_bias: bool) -> LoraConfig | None:
     """The adapter that the command line asks for."""
     if rank is None:
+        if head_bias:
+            raise UsageError(
+                "--head-bias without --rank: give the adapter's rank, such as --rank 8"
+            )
         if targets is not None:
             raise UsageError(
                 f"--targets {targets} without --rank: give the adapter's rank, such as --rank 8"
             )
         return None
     if targets is None:
-        return LoraConfig(rank=rank)
-    return LoraConfig(rank=rank, targets=tuple(name.strip() for name in targets.split(",")))
+        return LoraConfig(rank=rank, head_bias=head_bias)
+    names = tuple(name.strip() for name in targets.split(","))
+    return LoraConfig(rank=rank, targets=names, head_bias=head_bias)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--targets", help="layers that it adapts: names with commas, or all-linear (q_proj,v_proj)"
+    )
+    parser.add_argument(
+        "--head-bias", action="store_true", help="whether a bias of the head is trained too"
     )
     parser.add_argument("--json", action="store_true", help="for programs; FLOPs as strings")
     return parser

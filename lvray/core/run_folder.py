@@ -28,6 +28,9 @@ from lvray.core.errors import RunFolderError
 ADAPTER = "adapter"
 """In a checkpoint: the folder that peft reads."""
 
+HEAD_BIAS = "head_bias.safetensors"
+"""Beside an adapter: the trained bias of the head, which peft itself does not read."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:

@@ -58,7 +58,7 @@ class LoraConfig:
     """``lora``, ``rslora`` (arXiv:2312.03732) or ``dora`` (arXiv:2402.09353)."""
     init: str = "default"
     """First weights of A (B is zero): ``default`` is peft's Kaiming-uniform, ``kaiming-normal`` has standard deviation
-    1/√inputs (the course's skeleton), ``gaussian`` 1/rank; ``orthogonal`` (arXiv:2112.09568's idea) makes A and B so."""
+    1/√inputs (the course's skeleton), ``gaussian`` 1/rank; ``orthogonal`` (arXiv:2112.09568's idea) makes A and B so, for an even rank."""
     head_bias: bool = False
     """Whether a bias of the head, zero at first, is trained too."""
 

@@ -7,7 +7,7 @@ import os
 import shutil
 
 from lvray.core.errors import RunFolderError
-from lvray.core.run_folder import ADAPTER, RunFolder, checkpoint_path
+from lvray.core.run_folder import ADAPTER, HEAD_BIAS, RunFolder, checkpoint_path
 from lvray.core.trial import Trial
 from lvray.core.units import format_flops
 from lvray.spec.schema import Sweep
@@ -18,6 +18,11 @@ FACTS = "lvray.json"
 """Beside an adapter: its base model, and how series are written for it. `lvray.forecast` reads it."""
 
 FORMAT = "lvray-adapter/1"
+
+BIAS_NOTE = f"""
+`{HEAD_BIAS}` is a trained bias of the head and part of the adapter. Plain PEFT does not read it, and without it the
+forecasts are others; `lvray.trainer.model.load_adapter` puts it on.
+"""
 
 
 def publish(sweep: Sweep, folder: RunFolder, winner: Trial) -> None:
@@ -61,6 +66,8 @@ def card(sweep: Sweep, winner: Trial) -> str:
     last = winner.curve[-1]
     figures = {"validation_loss": last.validation_loss, **last.metrics}
     rows = "\n".join(f"| {name} | {value:.6g} |" for name, value in sorted(figures.items()))
+    lora = winner.plan.config.lora
+    bias = BIAS_NOTE if lora is not None and lora.head_bias else ""
     return f"""---
 base_model: {sweep.model}
 library_name: peft
@@ -71,7 +78,7 @@ tags: [lora, time-series-forecasting, lvray]
 A LoRA adapter for `{sweep.model}` that forecasts time series written as text. It was trained for
 {winner.step} steps by trial `{winner.plan.trial_id}` of the sweep `{sweep.name}`
 (budget {format_flops(sweep.budget)} FLOPs, convention {sweep.convention}).
-
+{bias}
 | figure | value |
 |---|---|
 {rows}

@@ -105,7 +105,7 @@ def open_run(sweep: Sweep, folder: RunFolder) -> Run:
     """
     variables = variables_of(sweep)
     plans = outline(sweep, variables=variables)
-    ensure_available(sweep.model)
+    ensure_available(sweep.model, sweep.quantization)
     journal = Journal(folder.journal)
     history = fold(journal.replay())
     _same_sweep(sweep, folder, history)

@@ -52,7 +52,7 @@ class Price(Components):
             "batch_size": self.batch_size,
             "layers": self.layers,
             "parameters": self.shape.parameters(),
-            "trainable_parameters": self.shape.adapter_weights(lora),
+            "trainable_parameters": self.shape.trainable_weights(lora),
             "adapter": None if lora is None else lora.to_json(),
             **{name: str(getattr(self, name)) for name in _IN_JSON},
         }

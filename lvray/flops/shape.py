@@ -87,7 +87,7 @@ class ModelShape:
         return self.layers * self._block_weights() + self.hidden * self.vocabulary
 
     def adapter_weights(self, lora: LoraConfig | None) -> int:
-        """Trainable weights of the adapter: rank·(inputs + outputs) a layer; DoRA adds a magnitude an output.
+        """Weights of the adapter beside the layers: rank·(inputs + outputs) a layer; DoRA adds a magnitude an output.
 
         Raises:
             ModelError: a target that the model does not have.
@@ -99,6 +99,15 @@ class ModelShape:
             lora.rank * (inputs + outputs) + magnitudes * outputs
             for inputs, outputs in self.adapted_layers(lora).values()
         )
+
+    def trainable_weights(self, lora: LoraConfig | None) -> int:
+        """All that is trained: the adapter, and the bias of the head if it has one.
+
+        Raises:
+            ModelError: a target that the model does not have.
+        """
+        bias = lora is not None and lora.head_bias
+        return self.adapter_weights(lora) + bias * self.vocabulary
 
     def multi_head(self) -> ModelShape:
         """The same model with as many key and value heads as query heads."""

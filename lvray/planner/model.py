@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from lvray.core.errors import ModelError, missing_model
@@ -10,12 +11,18 @@ TINY = "tiny"
 HUB_SECONDS = 10
 
 
-def ensure_available(model: str) -> None:
+def ensure_available(model: str, quantization: str = "none") -> None:
     """Finds the model in the package, in a folder, in the hub's cache or on the hub; loads nothing.
 
     Raises:
-        ModelError: it is nowhere; the message says what to download and how to point at it.
+        ModelError: it is nowhere (the message says what to download and how to point at it), or what quantizes it is
+            not installed.
     """
+    if quantization == "nf4" and find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "quantization: nf4 needs the package bitsandbytes, which is not installed here; "
+            "pip install 'lvray[qlora]', or set quantization: none"
+        )
     if model == TINY or Path(model).is_dir():
         return
     from huggingface_hub import HfApi, try_to_load_from_cache

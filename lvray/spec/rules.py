@@ -29,7 +29,7 @@ STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 MOST_TRIALS = 1_000_000
 """Trials of one stage: every one of them is planned, priced and printed before the sweep begins."""
 
-ADAPTER_SHAPE = ("lora.rank", "lora.targets", "lora.variant")
+ADAPTER_SHAPE = ("lora.rank", "lora.targets", "lora.variant", "lora.head_bias")
 """Fields that decide which weights an adapter has."""
 
 
@@ -359,6 +359,82 @@ def stride_is_at_most_the_context(sweep: Sweep) -> Iterator[Mistake]:
             yield Mistake((*path, key), wrong, about, value=False)
 
 
+def padding_is_no_numeric_text(sweep: Sweep) -> Iterator[Mistake]:
+    """So a loss over the tokens of numeric text cannot predict it."""
+    pads, loss = ("trial", "pad_loss"), ("trial", "loss")
+    wrong = "padding is none of the tokens that loss: numeric predicts; leave this out, or set loss: full"
+    if sweep.trial.pad_loss and sweep.trial.loss == "numeric":
+        yield Mistake(pads, wrong, about=(loss,))
+        return
+    for index, stage in enumerate(sweep.stages):
+        own = {**flat(stage.trial.given()), **stage.space}
+        if stage.zero_shot or not {"pad_loss", "loss"} & own.keys():
+            continue
+        both = (
+            True in _possible(sweep, stage, "pad_loss"),
+            "numeric" in _possible(sweep, stage, "loss"),
+        )
+        if all(both):
+            key = "pad_loss" if "pad_loss" in own else "loss"
+            path: Path = ("stages", index, "space" if key in stage.space else "trial", key)
+            told = (
+                wrong
+                if key == "pad_loss"
+                else "numeric predicts no padding, as pad_loss asks; leave one of them out"
+            )
+            yield Mistake(path, told, about=(pads, loss), value=False)
+
+
+def orthogonal_adapters_have_an_even_rank(sweep: Sweep) -> Iterator[Mistake]:
+    """A and B share its dimensions, half each."""
+    wrong = "orthogonal shares the rank between A and B, half each, and a rank here is odd; take even ones"
+    base, rank = ("trial", "lora", "init"), ("trial", "lora", "rank")
+    if sweep.trial.lora.init == "orthogonal" and sweep.trial.lora.rank % 2:
+        yield Mistake(base, wrong, about=(rank,), value=False)
+        return
+    for index, stage in enumerate(sweep.stages):
+        given = flat(stage.trial.given())
+        if stage.zero_shot or not {"lora.init", "lora.rank"} & {*given, *stage.space}:
+            continue
+        ranks = [value for value in _possible(sweep, stage, "lora.rank") if isinstance(value, int)]
+        axis = stage.space.get("lora.rank")
+        ranged = axis is not None and axis.choices is None
+        if "orthogonal" in _possible(sweep, stage, "lora.init") and (
+            ranged or any(number % 2 for number in ranks)
+        ):
+            key = "lora.init" if "lora.init" in {*given, *stage.space} else "lora.rank"
+            place = ("space", key) if key in stage.space else ("trial", *key.split("."))
+            yield Mistake(("stages", index, *place), wrong, about=(base, rank), value=False)
+
+
+def four_bits_need_cuda(sweep: Sweep) -> Iterator[Mistake]:
+    """What quantizes the base model runs there alone."""
+    if sweep.quantization == "nf4" and sweep.resources.device in {"cpu", "mps"}:
+        wrong = (
+            f"needs CUDA, and resources.device is {sweep.resources.device}; leave one of them out"
+        )
+        yield Mistake(("quantization",), wrong, about=(("resources", "device"),))
+
+
+def four_bits_have_no_orthogonal_adapter(sweep: Sweep) -> Iterator[Mistake]:
+    """A and B are made in its number type by peft, and 4 bits have no gradients."""
+    if sweep.quantization != "nf4":
+        return
+    wrong = "orthogonal adapters cannot be put on a base of 4 bits; take another init, or quantization: none"
+    base: Path = ("trial", "lora", "init")
+    if sweep.trial.lora.init == "orthogonal":
+        yield Mistake(base, wrong, about=(("quantization",),), value=False)
+    for index, stage in enumerate(sweep.stages):
+        given, key = flat(stage.trial.given()), "lora.init"
+        for part, place, values in (
+            ("trial", ("lora", "init"), (given.get(key),)),
+            ("space", (key,), stage.space[key].ends if key in stage.space else ()),
+        ):
+            if "orthogonal" in values:
+                path: Path = ("stages", index, part, *place)
+                yield Mistake(path, wrong, about=(("quantization",),), value=False)
+
+
 def _possible(sweep: Sweep, stage: StageSpec, key: str) -> tuple[Any, ...]:
     """The values that a field of a trial may have in a stage, its `from` included."""
     given: Mapping[str, Any] = flat(stage.trial.given())
@@ -398,4 +474,8 @@ RULES: tuple[Rule, ...] = (
     space_is_made_of_fields,
     sampler_has_something_to_choose_from,
     stride_is_at_most_the_context,
+    padding_is_no_numeric_text,
+    orthogonal_adapters_have_an_even_rank,
+    four_bits_need_cuda,
+    four_bits_have_no_orthogonal_adapter,
 )

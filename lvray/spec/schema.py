@@ -347,7 +347,7 @@ class LoraSpec(Spec):
     variant: Literal["lora", "rslora", "dora"] = "lora"
     """``rslora`` is arXiv:2312.03732, ``dora`` arXiv:2402.09353."""
     init: Literal["default", "kaiming-normal", "gaussian", "orthogonal"] = "default"
-    """First weights: peft's own, or by name; ``kaiming-normal`` is the course's."""
+    """First weights: peft's own, or by name; ``kaiming-normal`` is the course's, ``orthogonal`` needs an even rank."""
     head_bias: bool = False
     """Whether a bias of the head is trained too, as in the course's skeleton."""
 
@@ -374,7 +374,8 @@ class TrialSpec(Spec):
     padding: Literal["pad", "drop", "pack"] = "pad"
     """What becomes of a short last window: padded (not in the loss, but paid for), dropped, or joined with others."""
     pad_loss: bool = False
-    """Whether training predicts the padding too, as the course's skeleton does. Validation never counts it."""
+    """Whether training predicts the padding too, as the course's skeleton does; it needs ``loss: full``, as padding is no
+    numeric text. Validation never counts it."""
     train_systems: Count | None = None
     """Trains on the first so many of the training systems; null is all of them."""
     loss: Literal["full", "numeric"] = "full"

@@ -2,7 +2,7 @@
 
 Batch k is a function of (seed, k) alone, so a checkpoint needs the step and nothing else to find its
 place in the data again. Every batch is full, `batch_size` sequences of `context_length` tokens:
-what a step costs is then known before it runs. Padding is compute, but never part of the loss.
+what a step costs is then known before it runs. Padding is compute, and part of the loss only if a trial asks for it.
 
 Shapes: M windows, B sequences of a batch, T tokens of a window.
 """
@@ -25,7 +25,7 @@ from lvray.core.trial import TrialConfig
 from lvray.series import dataset
 from lvray.series.codec import Codec
 from lvray.series.windows import Windows, cut
-from lvray.trainer.tokenizer import load_tokenizer
+from lvray.trainer.tokenizer import Tokenizer, load_tokenizer, numeric_ids
 
 IGNORED = -100
 """Label of a position that is not in the loss; `torch.nn.functional.cross_entropy`'s own default."""
@@ -90,17 +90,34 @@ def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def labels_of(windows: Windows) -> NDArray[np.int64]:
+def labels_of(windows: Windows, *, pads: bool = False) -> NDArray[np.int64]:
     """Gives the token that follows each token [M, T], `IGNORED` where none follows within the window.
 
     A window of n tokens has n - 1 labels; everything from its last token on, padding included, is
-    ignored.
+    ignored. With `pads` padding is predicted like text: every window has T - 1 labels.
     """
     labels = np.full_like(windows.tokens, IGNORED)
     labels[:, :-1] = windows.tokens[:, 1:]
-    place = np.arange(windows.tokens.shape[1])
-    labels[place[None, :] >= windows.lengths[:, None] - 1] = IGNORED
+    if not pads:
+        place = np.arange(windows.tokens.shape[1])
+        labels[place[None, :] >= windows.lengths[:, None] - 1] = IGNORED
     return labels
+
+
+def places_of(labels: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Gives the place of each label among the tokens `rows` [C] whose logits are computed; `IGNORED` stays.
+
+    Raises:
+        DataError: a label is none of them, so its loss could not be told.
+    """
+    place_of = dict(zip(rows.tolist(), range(len(rows)), strict=True)) | {IGNORED: IGNORED}
+    ids, where = np.unique(labels, return_inverse=True)
+    if strange := [number for number in ids.tolist() if number not in place_of]:
+        raise DataError(
+            f"a loss over numeric tokens cannot predict the token {strange[0]}, which is none of them; "
+            "train with loss: full"
+        )
+    return np.array([place_of[number] for number in ids.tolist()], dtype=np.int64)[where]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +127,36 @@ class Batches:
     tokens: Tensor
     """Token ids [M, T], on the device."""
     labels: Tensor
-    """Next tokens [M, T], `IGNORED` where there is none."""
+    """Next tokens [M, T] by id, or by place among `rows` that were given; `IGNORED` where there is none."""
     batch_size: int
     seed: int
 
     @classmethod
-    def of(cls, windows: Windows, *, batch_size: int, seed: int, device: torch.device) -> Batches:
+    def of(
+        cls,
+        windows: Windows,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        pads: bool = False,
+        rows: NDArray[np.int64] | None = None,
+    ) -> Batches:
         """Puts the windows that have anything to predict on the device.
 
+        Args:
+            windows: of the training texts.
+            batch_size: windows of a batch.
+            seed: of their order.
+            device: where they are put.
+            pads: whether padding is predicted too.
+            rows: ids of the only tokens that are predicted; None is all.
+
         Raises:
-            DataError: no window holds two tokens.
+            DataError: no window holds two tokens, or one holds a token that is not predicted.
         """
-        useful = windows.lengths > 1
+        labels = labels_of(windows, pads=pads)
+        useful = (labels != IGNORED).any(axis=1)
         if not useful.any():
             raise DataError(
                 f"the training text gives no window of two tokens or more ({len(windows.lengths)} "
@@ -129,7 +164,9 @@ class Batches:
             )
         return cls(
             tokens=torch.from_numpy(windows.tokens[useful]).to(device),
-            labels=torch.from_numpy(labels_of(windows)[useful]).to(device),
+            labels=torch.from_numpy(
+                labels[useful] if rows is None else places_of(labels[useful], rows)
+            ).to(device),
             batch_size=batch_size,
             seed=seed,
         )
@@ -144,7 +181,11 @@ class Batches:
 
 
 def training_batches(
-    sequences: Sequence[Sequence[int]], config: TrialConfig, *, pad_id: int, device: torch.device
+    sequences: Sequence[Sequence[int]],
+    config: TrialConfig,
+    *,
+    tokenizer: Tokenizer,
+    device: torch.device,
 ) -> Batches:
     """Cuts the training texts (token ids, one sequence a system) as `config` asks."""
     windows = cut(
@@ -152,6 +193,13 @@ def training_batches(
         length=config.context_length,
         stride=config.stride,
         padding=config.padding,
-        pad_id=pad_id,
+        pad_id=tokenizer.pad_id,
     )
-    return Batches.of(windows, batch_size=config.batch_size, seed=config.seed, device=device)
+    return Batches.of(
+        windows,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=device,
+        pads=config.pad_loss,
+        rows=numeric_ids(tokenizer) if config.loss == "numeric" else None,
+    )

@@ -2,8 +2,10 @@
 
 The validation loss is the mean cross-entropy over all predicted tokens of a fixed set of windows, in
 nats per token: the same windows for every trial of a sweep, whatever context or batch it trains with.
+Padding is never predicted.
 
-Shapes: M windows, B sequences of a batch, T tokens of a window, K token ids of the vocabulary.
+Shapes: M windows, B sequences of a batch, T tokens of a window, K token ids of the vocabulary, or of those that are
+predicted.
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy
 
 from lvray.core.errors import DataError
 from lvray.core.task import EvaluationTask
 from lvray.series.windows import Windows, cut, evenly
-from lvray.trainer.batches import IGNORED, labels_of
+from lvray.trainer.batches import IGNORED, labels_of, places_of
+from lvray.trainer.head import logits_of
 
 
 def validation_windows(
@@ -41,12 +43,6 @@ def validation_windows(
             "put more systems, or longer ones, into data.split.validation"
         )
     return evenly(windows, evaluation.validation_windows)
-
-
-def next_token_loss(model: Module, tokens: Tensor, labels: Tensor) -> Tensor:
-    """Gives the mean cross-entropy of one batch [B, T] in nats per token, ready for `backward`."""
-    logits: Tensor = model(input_ids=tokens, use_cache=False).logits
-    return cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +74,26 @@ def window_losses(
     batch_size: int,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    rows: NDArray[np.int64] | None = None,
 ) -> WindowLosses:
-    """Gives the cross-entropy of every window.
+    """Gives the cross-entropy of every window, over the whole vocabulary or over the tokens `rows` alone [K].
 
     The model is left in evaluation mode (no dropout). Sums are taken sequence by sequence, so that
     the result does not depend on `batch_size` beyond the rounding of the matrix products, and so
     that only one sequence's logits [T, K] are held in 32 bits at a time.
+
+    Raises:
+        DataError: a token is to be predicted that is none of `rows`.
     """
     model.eval()
-    labels = torch.from_numpy(labels_of(windows)).to(device)
+    next_tokens = labels_of(windows) if rows is None else places_of(labels_of(windows), rows)
+    labels = torch.from_numpy(next_tokens).to(device)
+    ids = None if rows is None else torch.from_numpy(rows).to(device)
     tokens = torch.from_numpy(windows.tokens).to(device)
     nats = torch.zeros(len(tokens), dtype=torch.float32, device=device)
     for start in range(0, len(tokens), batch_size):
-        rows = slice(start, start + batch_size)
         with autocast():
-            logits = model(input_ids=tokens[rows], use_cache=False).logits
+            logits = logits_of(model, tokens[start : start + batch_size], ids)
         for row, scores in enumerate(logits, start):
             nats[row] = cross_entropy(
                 scores.float(), labels[row], ignore_index=IGNORED, reduction="sum"

@@ -41,13 +41,13 @@ from lvray.trainer.checkpoint import (
 )
 from lvray.trainer.evaluate import (
     WindowLosses,
-    next_token_loss,
     validation_windows,
     window_losses,
 )
 from lvray.trainer.generate import forecast_systems, metrics_of
-from lvray.trainer.model import attach, detach, load_base, name_of, pick_device
-from lvray.trainer.tokenizer import Tokenizer, load_tokenizer
+from lvray.trainer.losses import Objective
+from lvray.trainer.model import attach, detach, load_base, name_of, pick_device, save_adapter
+from lvray.trainer.tokenizer import Tokenizer, load_tokenizer, numeric_ids
 
 CHECK_EVERY = 16
 """Steps between two looks at whether the loss is still finite: each look waits for the device."""
@@ -88,7 +88,9 @@ def run(task: Task, report: Callable[[Measurement], None]) -> None:
     device = pick_device(task.device)
     tokenizer = load_tokenizer(task.model)
     texts = read_texts(json.dumps(task.to_json()["data"]), task.model)
-    base = load_base(task.model, device=device, dtype=weight_type(device))
+    base = load_base(
+        task.model, device=device, dtype=weight_type(device), quantization=task.quantization
+    )
     model = attach(base, task.config.lora, task.config.seed)
     try:
         bench = Bench(task, device, accelerator_on(device.type), tokenizer, texts, model)
@@ -157,7 +159,7 @@ class Stretch:
 
     steps: int = 0
     train_loss: float = 0.0
-    """Mean over the steps, nats per token."""
+    """Mean cross-entropy over the steps, nats per token."""
     gradient_norm: float = 0.0
     """Mean over the steps, before clipping."""
     learning_rate: float = 0.0
@@ -186,6 +188,7 @@ class Learner:
     bench: Bench
     lora: LoraConfig
     batches: Batches
+    objective: Objective
     optimizer: AdamW
 
     @classmethod
@@ -199,9 +202,10 @@ class Learner:
             fused=bench.device.type == "cuda",
         )
         batches = training_batches(
-            bench.texts.train, config, pad_id=bench.tokenizer.pad_id, device=bench.device
+            bench.texts.train, config, tokenizer=bench.tokenizer, device=bench.device
         )
-        return cls(bench, lora, batches, optimizer)
+        objective = Objective.of(config, bench.tokenizer, bench.device)
+        return cls(bench, lora, batches, objective, optimizer)
 
     def start(self) -> int:
         """Puts weights, moments and generators where the attempt starts, and gives the steps done.
@@ -213,10 +217,10 @@ class Learner:
         point = resume_point(task)
         if point is not None:
             checkpoint = read_checkpoint(point)
-            if replace(checkpoint.lora, dropout=0.0) != replace(self.lora, dropout=0.0):
+            if _shape(checkpoint.lora) != _shape(self.lora):
                 raise CheckpointError(
                     f"{point} holds the adapter {checkpoint.lora}, this trial's is {self.lora}; "
-                    "a trial can only go on with rank, alpha, targets and variant as they were"
+                    "a trial can only go on with rank, alpha, targets, variant and head_bias as they were"
                 )
             restore_weights(checkpoint, self.bench.model, self.optimizer)
             if task.reached >= 0:
@@ -246,12 +250,12 @@ class Learner:
                 group["lr"] = rate
             tokens, labels = self.batches.at(step)
             with accelerator.autocast():
-                loss = next_token_loss(model, tokens, labels)
-            accelerator.backward(loss)
+                losses = self.objective.losses(model, tokens, labels)
+            accelerator.backward(losses.objective)
             norm_sum += accelerator.clip_grad_norm_(weights, clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            loss_sum += loss.detach()
+            loss_sum += losses.cross_entropy.detach()
             done += 1
             if done % CHECK_EVERY == 0 and not math.isfinite(loss_sum.item()):
                 break
@@ -275,10 +279,12 @@ class Learner:
 
     def export(self, folder: Path) -> None:
         """Writes the adapter as peft reads it, with nothing of the base model but the name it has in the task."""
-        task, model = self.bench.task, self.bench.model
-        for config in model.peft_config.values():
-            config.base_model_name_or_path = task.model  # not where this machine happens to keep it
-        model.save_pretrained(str(folder), save_embedding_layers=False)
+        save_adapter(self.bench.model, folder, base=self.bench.task.model)
+
+
+def _shape(lora: LoraConfig) -> LoraConfig:
+    """Gives what must stay as it was when training goes on: all but dropout and the first weights."""
+    return replace(lora, dropout=0.0, init="default")
 
 
 @dataclass(slots=True)
@@ -371,6 +377,7 @@ def validate(bench: Bench) -> WindowLosses:
         batch_size=evaluation.batch_size,
         device=bench.device,
         autocast=bench.accelerator.autocast,
+        rows=numeric_ids(bench.tokenizer) if evaluation.loss == "numeric" else None,
     )
 
 
@@ -389,6 +396,7 @@ def _forecast(bench: Bench) -> dict[str, float]:
             seed=bench.task.config.seed,
             device=bench.device,
             autocast=bench.accelerator.autocast,
+            loss=bench.task.evaluation.loss,
         )
         put_file(Path(bench.task.folder) / "forecasts" / f"{asked.name}.npz", forecasts.to_npz())
         made.append(forecasts)

@@ -7,18 +7,23 @@ A process keeps one base model: attempts come and go on it, and each finds it as
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import safetensors.torch
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from lvray.core.errors import ModelError
+from lvray.core.run_folder import HEAD_BIAS
 from lvray.core.trial import ALL_LINEAR, LoraConfig
+from lvray.trainer.head import causal_model
 from lvray.trainer.tokenizer import TINY, missing
 
 TINY_FOLDER = Path(__file__).parent / "tiny"
@@ -26,8 +31,20 @@ TINY_FOLDER = Path(__file__).parent / "tiny"
 Model: TypeAlias = nn.Module
 """A causal language model of transformers, with or without peft's wrapping."""
 
-_loaded: dict[tuple[str, str, str], Model] = {}
-"""The process's one base model, by name, device and number type."""
+PEFT_INIT = {
+    "default": True,
+    "kaiming-normal": True,  # peft has no name for it: `attach` draws A again
+    "gaussian": "gaussian",
+    "orthogonal": "orthogonal",
+}
+"""Our names of an adapter's first weights as peft's `init_lora_weights`."""
+
+_loaded: dict[tuple[str, str, str, str], Model] = {}
+"""The process's one base model, by name, device, number type and quantization."""
+
+
+class HeadBias(nn.Parameter):
+    """A bias of the head that belongs to the adapter: `detach` takes it off, and no other."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -58,30 +75,70 @@ def name_of(device: torch.device) -> str:
     return "CPU" if device.type == "cpu" else device.type.upper()
 
 
-def load_base(model: str, *, device: torch.device, dtype: torch.dtype) -> Model:
+def load_base(
+    model: str, *, device: torch.device, dtype: torch.dtype, quantization: str = "none"
+) -> Model:
     """Loads ``tiny``, a Hugging Face id or a folder, frozen; a second call gives the same object.
+
+    Args:
+        model: its name.
+        device: where it is put.
+        dtype: of its weights.
+        quantization: ``none``, or ``nf4`` for 4-bit NormalFloat linear layers.
 
     Raises:
         ModelError: the model cannot be had; the message says how it could.
     """
-    key = (model, str(device), str(dtype))
+    key = (model, str(device), str(dtype), quantization)
     if key not in _loaded:
+        if quantization == "nf4":
+            _check_four_bits(device)
         _loaded.clear()  # one base a process: two might not fit its memory
-        _loaded[key] = _load(model, dtype).to(device)
+        _loaded[key] = _load(model, device, dtype, quantization)
     return _loaded[key]
 
 
-def _load(model: str, dtype: torch.dtype) -> Model:
+def _load(model: str, device: torch.device, dtype: torch.dtype, quantization: str) -> Model:
     transformers_logging.disable_progress_bar()
     source = str(TINY_FOLDER) if model == TINY else model
     try:
-        base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        if quantization == "nf4":
+            base = AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, quantization_config=_four_bits(), device_map={"": device}
+            )
+        else:
+            base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(device)
     except (OSError, ValueError) as error:
         raise ModelError(missing(model, error)) from error
+    # peft's `prepare_model_for_kbit_training` would also keep norms, embedding and head in 32 bits, which is most of
+    # what 4 bits save in a small model, and compute gradients of the inputs, for checkpointing that nobody asked for.
     for weight in base.parameters():
         weight.requires_grad = False
     model_in_eval: Model = base.eval()
     return model_in_eval
+
+
+def _four_bits() -> BitsAndBytesConfig:
+    """4-bit NormalFloat, its constants quantized too, products in bf16: QLoRA, arXiv:2305.14314."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def _check_four_bits(device: torch.device) -> None:
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            "quantization: nf4 needs the package bitsandbytes, which is not installed here; "
+            "pip install 'lvray[qlora]', or set quantization: none"
+        )
+    if device.type != "cuda":
+        raise ModelError(
+            f"quantization: nf4 needs CUDA, and the trial would run on {name_of(device)}; "
+            "run it on a machine with an NVIDIA GPU, or set quantization: none"
+        )
 
 
 def attach(base: Model, lora: LoraConfig | None, seed: int) -> Model:
@@ -90,11 +147,16 @@ def attach(base: Model, lora: LoraConfig | None, seed: int) -> Model:
     A and B are drawn from `seed` alone, and the process's random generators are left as they were.
 
     Raises:
-        ModelError: a target that is no linear layer of the model; the real ones are listed.
+        ModelError: a target that is no linear layer of the model (the real ones are listed), an orthogonal adapter
+            of odd rank, or a bias for a head that has one.
     """
     if lora is None:
         return base
     _check_targets(base, lora)
+    if lora.init == "orthogonal" and lora.rank % 2:
+        raise ModelError(
+            f"lora.init: orthogonal halves the rank between A and B; {lora.rank} is odd, take an even one"
+        )
     config = PeftLoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -102,6 +164,7 @@ def attach(base: Model, lora: LoraConfig | None, seed: int) -> Model:
         lora_dropout=lora.dropout,
         use_rslora=lora.variant == "rslora",
         use_dora=lora.variant == "dora",
+        init_lora_weights=PEFT_INIT[lora.init],
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
@@ -111,13 +174,37 @@ def attach(base: Model, lora: LoraConfig | None, seed: int) -> Model:
         )
         torch.manual_seed(seed)
         wrapped: Model = get_peft_model(base, config)
+        if lora.init == "kaiming-normal":
+            _draw_kaiming_normal(wrapped)
+    if lora.head_bias:
+        _put_bias(wrapped, torch.zeros(causal_model(wrapped).get_output_embeddings().out_features))
     return wrapped
+
+
+def _draw_kaiming_normal(wrapped: Model) -> None:
+    """Draws every A [rank, inputs] from N(0, 1 / inputs): arXiv:1502.01852, eq. 10, with the gain of a linear layer, 1."""
+    for name, weight in wrapped.named_parameters():
+        if ".lora_A." in name:
+            nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+
+
+def _put_bias(wrapped: Model, bias: torch.Tensor) -> None:
+    """Gives the head a bias [K] that is trained."""
+    head = causal_model(wrapped).get_output_embeddings()
+    if head.bias is not None:
+        raise ModelError(
+            "lora.head_bias: the head of this model has a bias of its own; leave it out"
+        )
+    head.bias = HeadBias(bias.to(head.weight.device, torch.float32))
 
 
 def detach(model: Model) -> Model:
     """Takes the adapter off and gives the base back, bit for bit as it was."""
     if not isinstance(model, PeftModel):
         return model
+    head = causal_model(model).get_output_embeddings()
+    if isinstance(head.bias, HeadBias):
+        head.bias = None
     base: Any = model.unload()
     if hasattr(base, "peft_config"):
         del base.peft_config  # or peft warns of a second adapter when the next one is attached
@@ -147,15 +234,33 @@ def _check_targets(base: Model, lora: LoraConfig) -> None:
             )
 
 
+def save_adapter(model: Model, folder: Path, *, base: str) -> None:
+    """Writes the adapter as peft reads it, and a bias of the head beside it, which peft does not know.
+
+    Nothing of the base model is written but its name in the task, `base`, wherever this machine happens to keep it.
+    """
+    assert isinstance(model, PeftModel), "only an adapter is saved"
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = base
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    bias = causal_model(model).get_output_embeddings().bias
+    if isinstance(bias, HeadBias):
+        safetensors.torch.save_file({"bias": bias.detach().cpu()}, folder / HEAD_BIAS)
+
+
 def load_adapter(base: Model, folder: Path) -> Model:
-    """Puts a saved adapter on `base`, for forecasting.
+    """Puts a saved adapter on `base`, with the bias of the head if there is one, for forecasting.
 
     Raises:
         ModelError: the folder holds no adapter, or one for another model.
     """
+    file = folder / HEAD_BIAS
     try:
+        bias = safetensors.torch.load_file(file)["bias"] if file.exists() else None
         wrapped: Model = PeftModel.from_pretrained(base, str(folder))
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"{folder}: no adapter for this model: {first}") from error
+    if bias is not None:
+        _put_bias(wrapped, bias)
     return wrapped.eval()

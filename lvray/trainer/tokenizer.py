@@ -10,6 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lvray.core.errors import ModelError, missing_model
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ TINY = "tiny"
 """The name of the base model inside the package."""
 
 NUMERIC = "0123456789.,;-"
-"""Every character of a series written as text."""
+"""Every character of a series written as text, the digits first."""
 
 END_OF_TEXT = 256
 """The embedded tokenizer's padding; ids 257 to 259 are unused."""
@@ -158,6 +161,11 @@ class PretrainedTokenizer:
             )
         # The series is encoded apart: its ends may not join what stands before and behind them.
         return [*self.encode(before), *self.encode(series), *self.encode(after)]
+
+
+def numeric_ids(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """Gives the token id of each character of `NUMERIC` [C], the digits first."""
+    return np.array([tokenizer.encode(character)[0] for character in NUMERIC], dtype=np.int64)
 
 
 @cache

@@ -40,6 +40,11 @@ def test_the_shares_of_a_page_add_up_to_everything(capsys):
     assert sum(shares) == pytest.approx(100, abs=0.3)
 
 
+def test_the_bias_of_the_head_is_among_the_weights_that_are_trained(capsys):
+    assert main(["--rank", "2", "--head-bias"]) == 0
+    assert "q_proj, v_proj and a bias of the head (287,104 weights)" in capsys.readouterr().out
+
+
 def test_json_has_every_component(capsys):
     main(["--json"])
 
@@ -56,6 +61,7 @@ def test_json_has_every_component(capsys):
         (["--convention", "flops"], 2, "no FLOP convention 'flops'"),
         (["--rank", "0"], 2, "rank is 0"),
         (["--targets", "q_proj"], 2, "--targets q_proj without --rank"),
+        (["--head-bias"], 2, "--head-bias without --rank"),
         (["--rank", "2", "--targets", "q_proj,wq"], 1, "no linear layer 'wq'"),
         (["Qwen/Qwen2.5-0.5"], 1, "did you mean Qwen/Qwen2.5-0.5B"),
     ],

@@ -8,7 +8,8 @@ import torch
 from lvray.core.errors import DataError
 from lvray.series.windows import Windows
 from lvray.trainer.batches import labels_of, read_texts
-from lvray.trainer.evaluate import next_token_loss, validation_windows, window_losses
+from lvray.trainer.evaluate import validation_windows, window_losses
+from lvray.trainer.losses import Objective
 from lvray.trainer.model import load_base
 
 pytestmark = pytest.mark.torch
@@ -83,7 +84,7 @@ def test_a_window_in_which_nothing_is_predicted_has_no_loss(base, windows):
 
 def test_training_and_validation_loss_are_one_measure(base, windows):
     tokens, labels = torch.from_numpy(windows.tokens), torch.from_numpy(labels_of(windows))
-    loss = next_token_loss(base, tokens, labels).item()
+    loss = Objective().losses(base, tokens, labels).objective.item()
     assert loss == pytest.approx(
         window_losses(base, windows, batch_size=2, device=CPU).mean, rel=1e-6
     )

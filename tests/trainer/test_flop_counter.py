@@ -12,7 +12,7 @@ PyTorch counts the matrix products that run, at 2·n FLOPs for an inner dimensio
 import pytest
 
 from lvray.core.trial import ALL_LINEAR, LoraConfig
-from lvray.flops.price import forward_pass, train_step
+from lvray.flops.price import NUMERIC_TOKENS, forward_pass, train_step
 from lvray.flops.shape import TINY
 
 pytestmark = [
@@ -77,6 +77,34 @@ def torch_forward(model):
     return counter.get_total_flops()
 
 
+def numeric_rows():
+    import torch
+
+    return torch.arange(NUMERIC_TOKENS)
+
+
+def torch_numeric_forward(model):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lvray.trainer.head import logits_of
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        logits_of(model, tokens(), numeric_rows())
+    return counter.get_total_flops()
+
+
+def torch_numeric_train(model):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from lvray.trainer.losses import Objective
+
+    objective = Objective(rows=numeric_rows())
+    with FlopCounterMode(display=False) as counter:
+        objective.losses(model, tokens(), tokens() % NUMERIC_TOKENS).objective.backward()
+    return counter.get_total_flops()
+
+
 def torch_train(model):
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -85,8 +113,10 @@ def torch_train(model):
     return counter.get_total_flops()
 
 
-def priced(count, convention, lora):
-    return count(TINY, lora=lora, convention=convention, context_length=S, batch_size=BATCH)
+def priced(count, convention, lora, head="full"):
+    return count(
+        TINY, lora=lora, convention=convention, context_length=S, batch_size=BATCH, head=head
+    )
 
 
 def test_the_model_priced_has_as_many_weights_as_the_model_run():
@@ -140,6 +170,25 @@ def test_palm_lora_is_within_three_percent_of_what_torch_counts(lora):
     assert priced(train_step, "palm-lora", lora) == pytest.approx(
         torch_train(adapted_model(lora)), rel=0.03
     )
+
+
+# The numeric head
+
+
+@pytest.mark.parametrize("lora", [None, QV, EVERYTHING], ids=["base", "q,v", "all-linear"])
+def test_a_numeric_head_costs_what_torch_counts_for_its_rows(lora):
+    model = adapted_model(lora) if lora else base_model()
+    expected = priced(forward_pass, "palm-lora", lora, head="numeric")
+
+    assert torch_numeric_forward(model) == expected
+    assert torch_forward(model) - expected == 2 * ROWS * D * (V - NUMERIC_TOKENS)
+
+
+@ADAPTERS
+def test_training_on_a_numeric_head_costs_what_torch_counts_but_for_where_gradients_end(lora):
+    expected = priced(train_step, "palm-lora", lora, head="numeric") - ends_at_the_first_block(lora)
+
+    assert torch_numeric_train(adapted_model(lora)) == expected
 
 
 # coursework

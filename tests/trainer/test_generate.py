@@ -1,13 +1,18 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import one_hot
+from transformers import DynamicCache
 
 from lvray.core.errors import DataError, ModelError
 from lvray.series.codec import Codec
 from lvray.series.grammar import ALPHABET, Grammar
+from lvray.trainer import generate
 from lvray.trainer.generate import (
+    Draws,
     character_ids,
     continue_texts,
     evenly_spread,
@@ -19,6 +24,7 @@ from lvray.trainer.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.torch
 
+TEST = (10, 11)
 CPU = torch.device("cpu")
 
 
@@ -123,6 +129,260 @@ def test_a_tokenizer_without_single_characters_is_told_in_words():
 
     with pytest.raises(ModelError, match="as 2 tokens"):
         character_ids(Words())
+
+
+# %% Samples
+
+
+def forecasts_of(model, values, task, of=None, batch_size=2, loss="full", **changes):
+    return forecast_systems(
+        load_base(model, device=CPU, dtype=torch.float32),
+        load_tokenizer(model),
+        Codec.from_json(task.data.codec),
+        values,
+        task.data.test if of is None else of,
+        replace(task.evaluation.forecasts[0], **changes),
+        batch_size=batch_size,
+        seed=7,
+        device=CPU,
+        loss=loss,
+    )
+
+
+def test_samples_are_drawn_and_the_forecast_is_their_median(model, values, make_task):
+    made = forecasts_of(model, values, make_task(1), samples=5)
+    assert made.samples.shape == (2, 5, 3, 2)
+    np.testing.assert_array_equal(made.point, np.median(made.samples, axis=1))
+    assert len({draw.tobytes() for draw in made.samples[0]}) == 5
+    greedy = forecasts_of(model, values, make_task(1))
+    assert greedy.samples.shape == (2, 0, 3, 2)
+
+
+def test_next_to_no_temperature_is_greedy(model, values, make_task):
+    cold = forecasts_of(model, values, make_task(1), samples=3, temperature=1e-6)
+    greedy = forecasts_of(model, values, make_task(1))
+    for number in range(3):
+        np.testing.assert_array_equal(cold.samples[:, number], greedy.point)
+
+
+def test_a_sample_does_not_depend_on_its_company(model, values, make_task):
+    """All systems together, in another order, alone, and in batches too small for all samples of one prompt."""
+    task = make_task(1)
+    spec = {"systems": 6, "samples": 10, "new_tokens": 30}
+    together = forecasts_of(model, values, task, range(6), batch_size=60, **spec)
+    reverse = forecasts_of(model, values, task, range(5, -1, -1), batch_size=4, **spec)
+    parts = forecasts_of(model, values, task, range(6), batch_size=1, **spec)
+    assert spec["samples"] > generate.ROWS_A_SEQUENCE, "rows at once for batch_size 1"
+    np.testing.assert_array_equal(together.samples, reverse.samples[::-1])
+    np.testing.assert_array_equal(together.samples, parts.samples)
+    np.testing.assert_array_equal(
+        forecasts_of(model, values, task, [5], **spec).samples[0], together.samples[5]
+    )
+    assert metrics_of([together]) == pytest.approx(metrics_of([reverse]), rel=1e-12)
+
+
+def test_draws_follow_the_models_probabilities_at_the_temperature(model):
+    """First characters of 4000 samples against softmax of logits / T over what may stand there."""
+    tokenizer, base = load_tokenizer(model), load_base(model, device=CPU, dtype=torch.float32)
+    grammar, ids = Grammar(variables=2, decimals=2), character_ids(tokenizer)
+    tokens = tokenizer.encode("1.23,4.56;0.10,9.99;")
+    with torch.no_grad():
+        scores = base(input_ids=torch.tensor([tokens])).logits[0, -1, ids]
+    first = [ALPHABET.index(c) for c in grammar.allowed(grammar.start)]
+    for temperature in (0.5, 2.0):
+        expected = (scores[first] / temperature).softmax(0).numpy()
+        texts = continue_texts(
+            base,
+            tokenizer,
+            grammar,
+            [tokens],
+            horizon=1,
+            most_tokens=1,
+            device=CPU,
+            draws=Draws(temperature, [range(4000)]),
+        )
+        drawn = np.array([ALPHABET.index(text) for text in texts])
+        shares = np.array([(drawn == c).mean() for c in first])
+        assert np.abs(shares - expected).max() < 0.03, "four standard deviations of a share"
+        assert np.ptp(expected) > 0.1, "even probabilities would show no temperature"
+
+
+def test_short_draws_are_counted_each(model, values, make_task):
+    made = forecasts_of(model, values, make_task(1), samples=4, new_tokens=20)
+    assert made.short.tolist() == [4, 4]
+    np.testing.assert_array_equal(made.samples[:, :, 2], made.samples[:, :, 1])
+
+
+def test_texts_that_are_done_leave_the_batch_and_disturb_none(model, monkeypatch):
+    """Each row of a batch that shrinks is the row of one that never does."""
+    tokenizer, base = load_tokenizer(model), load_base(model, device=CPU, dtype=torch.float32)
+    grammar = Grammar(variables=2, decimals=2)
+    prompts = [tokenizer.encode(text) for text in ("1.23,4.56;" * 3, "0.10,9.99;7.77,3.21;")]
+    how = {"horizon": 3, "most_tokens": 60, "device": CPU, "draws": Draws(1.0, [range(9)] * 2)}
+    texts = {}
+    for kept in (0.0, 0.99):
+        monkeypatch.setattr(generate, "KEPT", kept)
+        texts[kept] = continue_texts(base, tokenizer, grammar, prompts, **how)
+    assert texts[0.0] == texts[0.99]
+    assert len(set(map(len, texts[0.0]))) > 2, "texts that all end together would not shrink it"
+
+
+def test_a_prompt_is_put_through_once_for_all_its_samples(model, values, make_task):
+    """As it is priced: prompt tokens once, then a token a sample."""
+    base = load_base(model, device=CPU, dtype=torch.float32)
+    seen = []
+    hook = base.get_input_embeddings().register_forward_hook(
+        lambda _module, given, _made: seen.append(tuple(given[0].shape))
+    )
+    try:
+        forecasts_of(model, values, make_task(1), samples=20, systems=2)
+    finally:
+        hook.remove()
+    prompts = [shape for shape in seen if shape[1] > 1]
+    assert sum(rows for rows, _ in prompts) == 2
+    assert sum(rows for rows, tokens in seen if tokens == 1) <= 2 * 20 * 48
+
+
+# %% What is scored is what was written, never the prompt
+
+
+class Constant(torch.nn.Module):
+    """Writes the same characters whatever it is given, the next after as many tokens as the cache holds."""
+
+    def __init__(self, prompt_tokens, script):
+        super().__init__()
+        self.prompt_tokens, self.script = prompt_tokens, script
+
+    def forward(self, input_ids, past_key_values, **_how):
+        cache = DynamicCache() if past_key_values is None else past_key_values
+        states = input_ids[:, None, :, None].float()
+        cache.update(states, states, 0)
+        place = cache.get_seq_length() - self.prompt_tokens
+        logits = torch.zeros(len(input_ids), 1, 16)
+        logits[:, :, self.script[place % len(self.script)]] = 1.0
+        return SimpleNamespace(logits=logits, past_key_values=cache)
+
+
+class Echo(torch.nn.Module):
+    """Says the prompt again: the token that came `prompt_tokens` - 1 before the one to be written."""
+
+    def __init__(self, prompt_tokens):
+        super().__init__()
+        self.prompt_tokens = prompt_tokens
+
+    def forward(self, input_ids, past_key_values, **_how):
+        cache = DynamicCache() if past_key_values is None else past_key_values
+        states = input_ids[:, None, :, None].float()
+        keys, _ = cache.update(states, states, 0)
+        tokens = keys[:, 0, :, 0].long()
+        said = tokens[:, tokens.shape[1] - self.prompt_tokens]
+        return SimpleNamespace(logits=one_hot(said, 16)[:, None].float(), past_key_values=cache)
+
+
+def scripted_forecast(module, model, values, task, system, samples):
+    return forecast_systems(
+        module,
+        load_tokenizer(model),
+        Codec.from_json(task.data.codec),
+        values,
+        [system],
+        replace(task.evaluation.forecasts[0], samples=samples, temperature=1e-3),
+        batch_size=2,
+        seed=0,
+        device=CPU,
+    )
+
+
+@pytest.mark.parametrize("samples", [0, 3])
+@pytest.mark.parametrize("system", TEST)
+def test_a_prompt_is_never_scored_as_its_own_forecast(model, values, make_task, system, samples):
+    """A model that always writes 5.00,5.00; has forecast 5.00,5.00, whatever the prompt says."""
+    task = make_task(1)
+    tokenizer, codec = load_tokenizer(model), Codec.from_json(task.data.codec)
+    scale = codec.scale_of(values[system, :10])
+    length = len(tokenizer.encode(codec.encode(values[system, :10], scale)))
+    module = Constant(length, tokenizer.encode("5.00,5.00;"))
+    made = scripted_forecast(module, model, values, task, system, samples)
+    np.testing.assert_allclose(made.point[0], codec.decode("5.00,5.00;" * 3, scale))
+    assert made.short.sum() == 0
+
+
+@pytest.mark.parametrize("samples", [0, 3])
+@pytest.mark.parametrize("system", TEST)
+def test_an_echo_is_scored_for_what_it_said_and_not_for_the_whole_text(
+    model, values, make_task, system, samples
+):
+    """What an echo says is the history from its start: that is its forecast, short of nothing, and it is bad."""
+    task = make_task(1)
+    tokenizer, codec = load_tokenizer(model), Codec.from_json(task.data.codec)
+    scale = codec.scale_of(values[system, :10])
+    length = len(tokenizer.encode(codec.encode(values[system, :10], scale)))
+    made = scripted_forecast(Echo(length), model, values, task, system, samples)
+    assert np.abs(made.point - made.history[:, :3]).max() < 0.05
+    error = np.abs(made.history[:, :3] - made.truth).mean()
+    assert metrics_of([made])["forecast_mae"] == pytest.approx(error, abs=0.01) != 0
+
+
+def test_texts_never_hold_their_prompts(model):
+    tokenizer, base = load_tokenizer(model), load_base(model, device=CPU, dtype=torch.float32)
+    texts = ["1.23,4.56;" * 2, "0.10,9.99;7.77,3.21;"]
+    written = continue_texts(
+        base,
+        tokenizer,
+        Grammar(variables=2, decimals=2),
+        [tokenizer.encode(text) for text in texts],
+        horizon=4,
+        most_tokens=60,
+        device=CPU,
+        draws=Draws(1.0, [range(20)] * 2),
+    )
+    assert len(written) == 40
+    for number, text in enumerate(written):
+        assert texts[number // 20] not in text
+
+
+@pytest.mark.parametrize("loss", ["full", "numeric"])
+def test_300_forecasts_of_a_model_that_knows_nothing_are_all_well_formed(
+    model, values, make_task, loss
+):
+    """Hot draws from random weights: each has all its steps, each step all its numbers."""
+    made = forecasts_of(
+        model,
+        values,
+        make_task(1),
+        range(12),
+        batch_size=16,
+        loss=loss,
+        systems=12,
+        samples=25,
+        temperature=1.5,
+        new_tokens=54,
+    )
+    assert made.samples.shape == (12, 25, 3, 2)
+    assert np.isfinite(made.samples).all()
+    assert made.short.sum() == 0, "3 steps of 2 numbers take 54 characters at most"
+
+
+def test_the_numeric_head_makes_the_same_forecasts(model, values, make_task):
+    for samples in (0, 4):
+        full, numeric = (
+            forecasts_of(model, values, make_task(1), samples=samples, loss=loss)
+            for loss in ("full", "numeric")
+        )
+        np.testing.assert_array_equal(full.point, numeric.point)
+
+
+def test_every_sample_of_every_window_has_a_seed_of_its_own():
+    """Windows that shared one would err together, and their mean would look surer than it is."""
+    seeds = [
+        seed
+        for asked in (0, 1)
+        for system in (3, 4)
+        for start in (0, 20)
+        for seed in generate._seeds(asked, system, start, 5)
+    ]
+    assert len(set(seeds)) == 2 * 2 * 2 * 5
+    assert seeds[:5] == generate._seeds(0, 3, 0, 9)[:5]
 
 
 @pytest.mark.parametrize("options", [{}, {"point": False}, {"trailing_zeros": False}])

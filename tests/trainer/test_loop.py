@@ -17,7 +17,8 @@ from lvray.series import windows as cutting
 from lvray.trainer import batches, loop
 from lvray.trainer.checkpoint import read_checkpoint
 from lvray.trainer.loop import lr_at, run
-from lvray.trainer.model import load_base
+from lvray.trainer.model import detach, load_adapter, load_base
+from lvray.trainer.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.torch
 
@@ -62,9 +63,18 @@ def same_bits(one, other):
 # %% Resuming
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(make_task, dropout):
-    how = {"lora": {"dropout": dropout}, "schedule": "cosine", "weight_decay": 0.01}
+@pytest.mark.parametrize(
+    ("lora", "more"),
+    [
+        ({}, {}),
+        ({"dropout": 0.3}, {}),
+        ({"head_bias": True, "init": "kaiming-normal"}, {"pad_loss": True}),
+        ({"head_bias": True}, {"loss": "numeric", "number_token_weight": 0.3}),
+    ],
+    ids=["plain", "dropout", "bias and padding", "numeric, number tokens and bias"],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(make_task, lora, more):
+    how = {"lora": lora, "schedule": "cosine", "weight_decay": 0.01, **more}
     whole = make_task(4, 8, 12, name="whole", **how)
     straight = heard(whole)
 
@@ -190,6 +200,38 @@ def test_every_checkpoint_holds_an_adapter_for_peft(make_task, trial_folder, ste
     assert all("lora_" in name for name in weights), "nothing of the base model"
 
 
+def test_the_measure_is_over_the_rows_that_are_asked_for(make_task):
+    """A numeric measure of a trial trained on the whole vocabulary, and the other way round, are both to be had."""
+    evaluation = make_task(0).evaluation
+    numeric = replace(evaluation, loss="numeric")
+    (full,), (fewer,) = (
+        heard(make_task(0, name=loss, evaluation=asked, forecast=True))
+        for loss, asked in (("full", evaluation), ("numeric", numeric))
+    )
+    assert fewer.validation_loss < full.validation_loss
+    assert dict(fewer.metrics) == pytest.approx(dict(full.metrics))
+    (trained,) = heard(make_task(3, name="mixed", loss="numeric"))
+    assert math.isfinite(trained.validation_loss)
+
+
+def test_an_exported_adapter_forecasts_bit_for_bit_as_the_trial_did(make_task, model):
+    task = make_task(4, lora={"head_bias": True})
+    (measurement,) = heard(task)
+    base = load_base(model, device=torch.device("cpu"), dtype=torch.float32)
+    folder = checkpoint_path(Path(task.folder), 4) / "adapter"
+    adapted = load_adapter(base, folder)
+    bench = loop.Bench(
+        task,
+        torch.device("cpu"),
+        loop.accelerator_on("cpu"),
+        load_tokenizer(model),
+        batches.read_texts(json.dumps(task.to_json()["data"]), task.model),
+        adapted,
+    )
+    assert loop.validate(bench).mean == measurement.validation_loss
+    detach(adapted)
+
+
 # %% One worker, many trials
 
 
@@ -200,11 +242,17 @@ def bits(model_folder):
 
 def test_trials_one_after_the_other_give_what_each_gives_alone(make_task, model):
     before = bits(model)
-    ways = [{}, {"lora": {"variant": "dora"}}, {"learning_rate": 1e-2}]
+    ways = [
+        {},
+        {"lora": {"variant": "dora"}},
+        {"learning_rate": 1e-2},
+        {"lora": {"head_bias": True}},
+        {"loss": "numeric"},
+    ]
     alone = [heard(make_task(5, name=f"alone{i}", **way)) for i, way in enumerate(ways)]
     later = [heard(make_task(5, name=f"later{i}", **way)) for i, way in enumerate(reversed(ways))]
     assert [figures(m) for m in later] == [figures(m) for m in reversed(alone)]
-    assert len({m[0].validation_loss for m in alone}) == 3, "the trials must differ to be mixed up"
+    assert len({m[0].validation_loss for m in alone}) == 5, "the trials must differ to be mixed up"
     assert same_bits(bits(model), before)
 
 
@@ -250,13 +298,28 @@ def test_the_first_20_losses_are_the_golden_ones(make_task):
     assert losses(make_task(*range(1, 21))) == pytest.approx(GOLDEN, abs=1e-4)
 
 
-@pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
-def test_every_variant_learns(make_task, variant):
-    curve = losses(make_task(2, 20, lora={"variant": variant}, learning_rate=1e-2))
+@pytest.mark.parametrize(
+    ("lora", "more"),
+    [
+        ({"variant": "lora"}, {}),
+        ({"variant": "rslora"}, {}),
+        ({"variant": "dora"}, {}),
+        ({"init": "kaiming-normal"}, {}),
+        ({"init": "gaussian"}, {}),
+        ({"init": "orthogonal"}, {}),
+        ({"head_bias": True}, {}),
+        ({}, {"loss": "numeric"}),
+        ({}, {"number_token_weight": 0.3}),
+        ({}, {"pad_loss": True}),
+    ],
+    ids=str,
+)
+def test_every_kind_of_trial_learns(make_task, lora, more):
+    curve = losses(make_task(2, 20, lora=lora, learning_rate=1e-2, **more))
     assert curve[1] < curve[0] - 0.05
 
 
-def test_padding_is_never_in_the_loss(make_task, monkeypatch):
+def test_padding_is_never_in_the_loss_unless_asked_for(make_task, monkeypatch):
     """With another id in the padding, nothing changes; with the padding counted, it would."""
     plain = losses(make_task(3, 6, name="plain", context_length=96, stride=96))
 
@@ -268,7 +331,7 @@ def test_padding_is_never_in_the_loss(make_task, monkeypatch):
     monkeypatch.setattr(batches, "cut", repadded)
     assert losses(make_task(3, 6, name="other", context_length=96, stride=96)) == plain
 
-    def counted(made):
+    def counted(made, **_how):
         labels = np.roll(made.tokens, -1, axis=1)  # the planted fault
         labels[:, -1] = batches.IGNORED
         return labels
@@ -296,10 +359,13 @@ def test_gradients_are_clipped_and_their_norm_is_taken_before(make_task):
 # %% Continuing another trial
 
 
-def test_a_trial_that_continues_another_starts_where_that_one_stands(make_task):
-    first = make_task(6, name="first")
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_trial_that_continues_another_starts_where_that_one_stands(make_task, bias):
+    first = make_task(6, name="first", lora={"head_bias": bias, "init": "gaussian"})
     (last,) = heard(first)
-    second = make_task(0, 2, name="second", schedule="wsd", continues=first.folder)
+    second = make_task(
+        0, 2, name="second", schedule="wsd", continues=first.folder, lora={"head_bias": bias}
+    )
     start, end = heard(second)
     assert start.validation_loss == last.validation_loss
     assert (start.step, end.step) == (0, 2)

@@ -6,8 +6,11 @@ pytestmark = pytest.mark.torch
 
 torch = pytest.importorskip("torch")
 
+from peft import PeftModel  # noqa: E402 -- after the check that torch is there
+
 from lvray.core.errors import ModelError  # noqa: E402 -- after the check that torch is there
 from lvray.core.trial import LoraConfig  # noqa: E402
+from lvray.trainer import model as model_room  # noqa: E402
 from lvray.trainer.model import (  # noqa: E402
     attach,
     detach,
@@ -15,6 +18,7 @@ from lvray.trainer.model import (  # noqa: E402
     load_adapter,
     load_base,
     pick_device,
+    save_adapter,
 )
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
@@ -45,11 +49,24 @@ def test_a_base_is_loaded_once_and_frozen(model):
     assert not any(weight.requires_grad for weight in base.parameters())
 
 
-@pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
-def test_the_base_comes_back_bit_for_bit(model, variant):
+VARIANTS = ("lora", "rslora", "dora")
+INITS = ("default", "kaiming-normal", "gaussian", "orthogonal")
+ADAPTERS = [
+    *(LoraConfig(rank=2, targets=("all-linear",), variant=variant) for variant in VARIANTS),
+    *(LoraConfig(rank=2, variant=variant, head_bias=True) for variant in VARIANTS),
+    *(LoraConfig(rank=2, init=init) for init in INITS),
+]
+
+
+def named(lora):
+    return f"{lora.variant} {lora.init}{' bias' * lora.head_bias}"
+
+
+@pytest.mark.parametrize("lora", ADAPTERS, ids=named)
+def test_the_base_comes_back_bit_for_bit(model, lora):
     base = load_base(model, device=CPU, dtype=FLOAT)
     before, said = state(base), logits(base)
-    wrapped = attach(base, LoraConfig(rank=2, targets=("all-linear",), variant=variant), seed=1)
+    wrapped = attach(base, lora, seed=1)
     disturb(wrapped.train())
     assert not torch.equal(logits(wrapped), said)
     back = detach(wrapped)
@@ -60,9 +77,10 @@ def test_the_base_comes_back_bit_for_bit(model, variant):
     assert not any(weight.requires_grad for weight in back.parameters())
 
 
-def test_the_adapter_is_drawn_from_its_seed_and_disturbs_no_other_chance(model):
+@pytest.mark.parametrize("init", INITS)
+def test_the_adapter_is_drawn_from_its_seed_and_disturbs_no_other_chance(model, init):
     base = load_base(model, device=CPU, dtype=FLOAT)
-    lora = LoraConfig(rank=2)
+    lora = LoraConfig(rank=2, init=init)
     torch.manual_seed(5)
     chance = torch.random.get_rng_state()
     drawn = []
@@ -87,15 +105,139 @@ def test_only_the_adapter_is_trained_and_it_starts_as_nothing(model):
     detach(wrapped)
 
 
-def test_a_saved_adapter_gives_identical_logits(model, tmp_path):
+@pytest.mark.parametrize("lora", ADAPTERS, ids=named)
+def test_a_saved_adapter_gives_identical_logits(model, tmp_path, lora):
     base = load_base(model, device=CPU, dtype=FLOAT)
-    wrapped = attach(base, LoraConfig(rank=2, targets=("all-linear",)), seed=1)
+    before = state(base)
+    wrapped = attach(base, lora, seed=1)
     disturb(wrapped.train())
     said = logits(wrapped)
-    wrapped.save_pretrained(tmp_path)
-    again = load_adapter(detach(wrapped), tmp_path)
+    save_adapter(wrapped, tmp_path, base="a-name")
+    back = detach(wrapped)
+    assert not torch.equal(logits(back), said)
+    again = load_adapter(back, tmp_path)
     assert torch.equal(logits(again), said)
-    detach(again)
+    after = state(detach(again))
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+# %% First weights
+
+
+def first_weights(base, **how):
+    wrapped = attach(base, LoraConfig(rank=16, targets=("all-linear",), **how), seed=3)
+    weights = {
+        name: w.detach().clone() for name, w in wrapped.named_parameters() if "lora_" in name
+    }
+    said = logits(wrapped)
+    detach(wrapped)
+    a = {name: weight for name, weight in weights.items() if "lora_A" in name}
+    b = {name: weight for name, weight in weights.items() if "lora_B" in name}
+    return a, b, said
+
+
+@pytest.mark.parametrize(
+    ("init", "deviation"),
+    [
+        ("default", lambda inputs: (3 * inputs) ** -0.5),  # uniform up to 1/√inputs
+        ("kaiming-normal", lambda inputs: inputs**-0.5),
+        ("gaussian", lambda _inputs: 1 / 16),
+    ],
+)
+def test_a_is_as_large_as_its_name_says_and_b_is_nothing(model, init, deviation):
+    base = load_base(model, device=CPU, dtype=FLOAT)
+    a, b, said = first_weights(base, init=init)
+    scaled = torch.cat([(w / deviation(w.shape[1])).flatten() for w in a.values()])
+    assert scaled.std().item() == pytest.approx(1, abs=0.03)
+    assert scaled.mean().item() == pytest.approx(0, abs=0.03)
+    beyond = (scaled.abs() > 3**0.5 + 1e-3).float().mean().item()
+    assert beyond == (0 if init == "default" else pytest.approx(0.083, abs=0.02)), "normal tails"
+    assert not any(weight.any() for weight in b.values())
+    assert torch.equal(said, logits(base))
+
+
+def test_orthogonal_a_and_b_say_nothing_together_though_neither_is_nothing(model):
+    base = load_base(model, device=CPU, dtype=FLOAT)
+    a, b, said = first_weights(base, init="orthogonal")
+    for down, up in zip(a.values(), b.values(), strict=True):
+        assert up.abs().max() > 0.01
+        torch.testing.assert_close(
+            up @ down, torch.zeros(len(up), down.shape[1]), rtol=0, atol=1e-5
+        )
+    torch.testing.assert_close(said, logits(base), rtol=1e-4, atol=1e-4)
+
+
+def test_an_odd_orthogonal_rank_is_told_in_words(model):
+    base = load_base(model, device=CPU, dtype=FLOAT)
+    with pytest.raises(ModelError, match="3 is odd"):
+        attach(base, LoraConfig(rank=3, init="orthogonal"), seed=1)
+
+
+# %% The bias of the head
+
+
+def test_the_bias_starts_as_nothing_and_is_trained(model):
+    base = load_base(model, device=CPU, dtype=FLOAT)
+    said = logits(base)
+    wrapped = attach(base, LoraConfig(rank=2, head_bias=True), seed=1)
+    assert torch.equal(logits(wrapped), said)
+    disturb(wrapped.train())
+    assert wrapped.get_base_model().lm_head.bias.abs().max() > 0
+    detach(wrapped)
+    assert base.lm_head.bias is None
+
+
+def test_plain_peft_reads_the_same_folder_and_lacks_the_bias_alone(model, tmp_path):
+    """What the card says of it."""
+    base = load_base(model, device=CPU, dtype=FLOAT)
+    wrapped = attach(base, LoraConfig(rank=2, head_bias=True), seed=1)
+    disturb(wrapped.train())
+    said, bias = logits(wrapped), wrapped.get_base_model().lm_head.bias.detach().clone()
+    save_adapter(wrapped, tmp_path, base="a-name")
+    plain = PeftModel.from_pretrained(detach(wrapped), str(tmp_path))
+    torch.testing.assert_close(logits(plain) + bias, said)
+    detach(plain)
+
+
+def test_a_damaged_bias_is_told(model, tmp_path):
+    base = load_base(model, device=CPU, dtype=FLOAT)
+    wrapped = attach(base, LoraConfig(rank=2, head_bias=True), seed=1)
+    save_adapter(wrapped, tmp_path, base="a-name")
+    (tmp_path / "head_bias.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelError, match="no adapter for this model"):
+        load_adapter(detach(wrapped), tmp_path)
+    assert base.lm_head.bias is None
+
+
+# %% Four bits
+
+
+def test_four_bits_without_the_package_or_without_cuda_are_told_in_words(model, monkeypatch):
+    with monkeypatch.context() as there:
+        there.setattr(model_room, "find_spec", lambda _name: None)
+        with pytest.raises(ModelError, match=r"pip install 'lvray\[qlora\]'"):
+            load_base(model, device=CPU, dtype=FLOAT, quantization="nf4")
+    monkeypatch.setattr(model_room, "find_spec", lambda _name: object())
+    with pytest.raises(ModelError, match="needs CUDA, and the trial would run on CPU"):
+        load_base(model, device=CPU, dtype=FLOAT, quantization="nf4")
+
+
+def test_four_bits_load_train_and_leave_the_base_as_it_was():
+    """The loading code itself; where bitsandbytes is, its linear layers run on a CPU too."""
+    pytest.importorskip("bitsandbytes")
+    base, same = (model_room._load("tiny", CPU, torch.bfloat16, "nf4") for _ in range(2))
+    kinds = {type(layer).__name__ for layer in base.modules() if isinstance(layer, torch.nn.Linear)}
+    assert kinds == {"Linear4bit", "Linear"}, "the head stays as it is"
+    assert not any(weight.requires_grad for weight in base.parameters())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        wrapped = attach(base, LoraConfig(rank=2, targets=("all-linear",), head_bias=True), seed=1)
+        disturb(wrapped.train())  # first: on a CPU bitsandbytes lays weights out anew to evaluate
+        moved = [
+            w.any() for name, w in wrapped.named_parameters() if "lora_B" in name or "bias" in name
+        ]
+        assert all(moved), "B and the bias begin as nothing"
+        assert torch.equal(logits(detach(wrapped)), logits(same))
 
 
 def test_an_unknown_target_is_refused_with_the_real_ones(model):

@@ -55,6 +55,14 @@ def test_adapters_on_queries_and_values_have_the_courses_numbers_of_weights(rank
     assert shape_of(SMALL).adapter_weights(lora) == weights
 
 
+@pytest.mark.parametrize(("rank", "weights"), [(2, 287_104), (4, 422_272), (8, 692_608)])
+def test_with_the_bias_of_the_head_as_many_weights_are_trained_as_in_the_course(rank, weights):
+    lora = LoraConfig(rank=rank, targets=("q_proj", "v_proj"), head_bias=True)
+
+    assert shape_of(SMALL).trainable_weights(lora) == weights
+    assert shape_of(SMALL).trainable_weights(None) == 0
+
+
 def test_all_linear_is_every_layer_of_a_block_and_dora_adds_a_magnitude_an_output():
     every = LoraConfig(rank=2, targets=("all-linear",))
     layers = TINY.linear_layers()
