@@ -56,6 +56,9 @@ MAY_BE_ZERO = frozenset({"offset", "above"})
 
 MOST_DECIMALS = 4
 
+LARGEST_DIGITS = 309
+"""Digits of the largest floating point number."""
+
 PARTS = ("train", "validation", "test")
 """The parts that systems play, each with a scale of its own under ``per="part"``."""
 
@@ -116,6 +119,10 @@ class Codec:
     """Whether every number has all its decimals; without them 0.40 is ``0.4`` and 1.00 ``1.0``."""
     parts: Mapping[str, Scale] | None = None
     """The scale of each part where every part has its own, else None."""
+    integer_digits: int = 3
+    """Digits before the point of the largest scaled training value, at least 1: no forecast has more."""
+    signed: bool = True
+    """Whether a training value is below zero when it is scaled: else no forecast is."""
 
     @classmethod
     def fit(
@@ -171,6 +178,7 @@ class Codec:
             parts = {"train": own, **_scales_of_parts(others or {}, method, whole)}
         with np.errstate(over="ignore"):
             scaled = (training - offset[:, None]) / scale[:, None]
+        largest = np.round(np.nanmax(np.abs(scaled), initial=0.0), decimals)
         return cls(
             decimals,
             variables,
@@ -182,6 +190,8 @@ class Codec:
             point,
             trailing_zeros,
             parts,
+            integer_digits=len(f"{largest:.0f}") if np.isfinite(largest) else LARGEST_DIGITS,
+            signed=bool((np.round(scaled, decimals) < 0).any()),
         )
 
     def scale_of(self, history: npt.ArrayLike, *, part: str | None = None) -> Scale:

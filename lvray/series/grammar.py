@@ -1,7 +1,8 @@
 """Which characters may follow in the text of a series?
 
-A small automaton that accepts what `codec` writes of finite values with at most `INTEGER_DIGITS` digits before the
-point, and nothing that it cannot read. A forecast that is written within it is readable whatever the model thinks of.
+A small automaton that accepts what `codec` writes of values like those of its training systems (as many digits before
+the point at most, negative ones only if there were some), and nothing that it cannot read. A forecast that is
+written within it is readable whatever the model thinks of, and no single draw runs away by a power of ten.
 
 Shapes: S places of the automaton, C characters of the alphabet.
 """
@@ -18,9 +19,6 @@ from lvray.series.codec import Codec
 
 ALPHABET = "0123456789.-,;"
 """Every character of a forecast: the codec writes no others but its word for a missing value."""
-
-INTEGER_DIGITS = 3
-"""Most digits before the point, so that a number always ends; the scaling makes 1 or 2 usual."""
 
 _DIGITS = "0123456789"
 
@@ -44,9 +42,10 @@ class Place(NamedTuple):
 class Grammar:
     """The text of series of so many variables, written in one format.
 
-    A number is a sign or none, an integer part of at most three digits without leading zeros, a point and `decimals`
-    digits. Without trailing zeros it has one to `decimals` digits behind the point, the last of several not a zero.
-    Without the point it is a sign or none and up to 3 + `decimals` digits without leading zeros; 0 has no sign.
+    A number is a sign or none, an integer part of at most `integer_digits` digits without leading zeros, a point and
+    `decimals` digits. Without trailing zeros it has one to `decimals` digits behind the point, the last of several not
+    a zero. Without the point it is a sign or none and up to `integer_digits` + `decimals` digits without leading
+    zeros; 0 has no sign.
 
     A comma divides the variables of a time step, a semicolon ends the step. The text begins at the
     border of two steps.
@@ -56,11 +55,20 @@ class Grammar:
     decimals: int
     point: bool = True
     trailing_zeros: bool = True
+    integer_digits: int = 3
+    signed: bool = True
 
     @classmethod
     def of(cls, codec: Codec) -> Grammar:
         """Gives the grammar of what `codec` writes."""
-        return cls(codec.variables, codec.decimals, codec.point, codec.trailing_zeros)
+        return cls(
+            codec.variables,
+            codec.decimals,
+            codec.point,
+            codec.trailing_zeros,
+            codec.integer_digits,
+            codec.signed,
+        )
 
     @property
     def start(self) -> Place:
@@ -73,9 +81,9 @@ class Grammar:
             return self._behind_the_point(place)
         if not place.integer:
             first = _DIGITS if self.point or not place.sign else _DIGITS[1:]
-            return first if place.sign else f"{first}-"
+            return first if place.sign or not self.signed else f"{first}-"
         end = "." if self.point else self._separator(place)
-        longest = INTEGER_DIGITS + (0 if self.point else self.decimals)
+        longest = self.integer_digits + (0 if self.point else self.decimals)
         if place.integer == "0" or len(place.integer) == longest:
             return end
         return _DIGITS + end

@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lvray.series.codec import Codec
-from lvray.series.grammar import ALPHABET, INTEGER_DIGITS, Grammar
+from lvray.series.grammar import ALPHABET, Grammar
+
+MOST = 999.0
+"""Three digits before the point: what every number here may have."""
 
 FORMATS = ({}, {"point": False}, {"trailing_zeros": False})
 
 
 def codec_of(variables, decimals, options):
-    training = np.ones((1, 2, variables))
+    training = np.full((1, 2, variables), -MOST)
     return Codec.fit(training, decimals=decimals, method="fixed", alpha=1, **options)
 
 
@@ -51,9 +54,8 @@ def accepts(grammar, text):
 def written(draw):
     """A codec and a series whose values have at most three digits before the point, rounded ones included."""
     codec = draw(CODECS)
-    most = 10**INTEGER_DIGITS - 1.0
-    numbers = st.floats(-most, most) | st.sampled_from(
-        [0.0, -0.0, 0.05, -0.004, 0.4, 1.0, -10.0, 100.5, most]
+    numbers = st.floats(-MOST, MOST) | st.sampled_from(
+        [0.0, -0.0, 0.05, -0.004, 0.4, 1.0, -10.0, 100.5, MOST]
     )
     shape = (draw(st.integers(1, 6)), codec.variables)
     return codec, draw(arrays.arrays(np.float64, shape, elements=numbers))
@@ -137,3 +139,20 @@ def test_the_tables_walk_as_the_automaton_does(codec, choices):
         number = following[number, ALPHABET.index(character)]
     assert allowed.any(axis=1).all(), "no place is a dead end"
     assert len(allowed) <= 20 * codec.variables
+
+
+@pytest.mark.parametrize(
+    ("training", "good", "bad"),
+    [
+        ([0.2, 1.3], ("0.00", "9.99"), ("10.00", "-0.10")),
+        ([0.2, 9.996], ("10.00", "99.99"), ("100.00",)),  # it is written 10.00
+        ([-0.004, 1.3], ("1.30",), ("-1.30",)),  # it is written 0.00
+        ([-0.006, 1.3], ("-1.30",), ("10.00",)),
+        ([0.0, np.nan], ("5.00",), ("10.00", "-5.00")),
+    ],
+)
+def test_no_forecast_has_more_digits_or_another_sign_than_the_training_systems(training, good, bad):
+    codec = Codec.fit(np.array([training])[:, :, None], decimals=2, method="fixed", alpha=1)
+    grammar = Grammar.of(codec)
+    assert [number for number in good if not accepts(grammar, f"{number};")] == []
+    assert [number for number in bad if accepts(grammar, f"{number};")] == []
