@@ -2,9 +2,10 @@
 
     python benchmarks/replicas.py [--budget 1e13] [--seeds 3] [--data FILE.h5] [--processes 2] [--runs runs/replicas]
 
-Every sweep file is scaled to the same budget on the tiny model, and run whole: all its stages, each trial one after
-the other in one process, without Ray (the same scheduler and ledger). For each seed the same systems train, validate
-and test, for everybody. The winner's adapter then forecasts the test systems, which is not part of the budget:
+Every sweep file is scaled on the tiny model until its plan fills the same budget, and run whole: all its stages, each
+trial one after the other in one process, without Ray (the same scheduler and ledger). For each seed the same systems
+train, validate and test, for everybody. Forecasts inside the sweeps are left out; instead each winner's adapter
+forecasts the test systems at the end, outside of the budget:
 
 - 20 steps ahead of 40 and 80, and 5 steps ahead of 12, 51 and 76 (128, 512 and 768 tokens at ten a step, from starts 26
   apart), decoded as its own sweep file decodes;
@@ -30,6 +31,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lvray.core.errors import BudgetTooSmall
 from lvray.core.run_folder import RunFolder
 from lvray.core.task import ForecastTask
 from lvray.core.units import flops_from_text, format_flops
@@ -38,6 +40,7 @@ from lvray.driver.inline import run_inline
 from lvray.driver.own_series import Forecaster, forecaster_from
 from lvray.driver.walk import open_run, walk
 from lvray.planner.scaled import scaled
+from lvray.planner.stages import outline
 from lvray.series.baselines import Known, baseline_forecasts
 from lvray.series.dataset import read
 from lvray.series.forecasts import Forecasts
@@ -56,6 +59,10 @@ FILES: Mapping[str, str] = {
     "ours": "sweeps/best.yaml",
 }
 OURS = "ours"
+
+FOR_TINY: Mapping[str, list[str]] = {
+    "S3 Mondal": ["stages.zero-shot-chat.forecast.prompt=raw"]  # the tiny model does not chat
+}
 
 SAMPLES = 10
 """Draws of each window for the CRPS."""
@@ -93,14 +100,29 @@ class Contest:
         shared = [
             "model=tiny",
             f"seed={self.seed}",
-            f"data.split={{train: 800, validation: 100, test: 100, order: random, seed: {self.seed}}}",
+            f"data.split={{train: 850, validation: 50, test: 100, order: random, seed: {self.seed}}}",
         ]
         shared += [f"data.path={self.data}"] if self.data else []
+        shared += FOR_TINY.get(self.system, [])
         path = ROOT / FILES[self.system]
-        made_for = load(path)
-        factor = Fraction(self.budget, made_for.budget)
-        small = scaled(load(path, overrides=shared), factor, made_for=made_for, variables=2)
-        return small.model_copy(update={"name": self.folder.name, "budget": self.budget})
+        made_for, tiny = load(path), load(path, overrides=shared)
+        made_for, tiny = (_without_forecasts(sweep) for sweep in (made_for, tiny))
+        factor = Fraction(self.budget, sum(plan.price for plan in outline(made_for, variables=2)))
+        while True:
+            small = scaled(tiny, factor, made_for=made_for, variables=2)
+            small = small.model_copy(update={"name": self.folder.name, "budget": self.budget})
+            try:
+                outline(small, variables=2)
+            except BudgetTooSmall:  # counts that cannot be scaled further, such as 8 windows
+                factor *= Fraction(99, 100)
+            else:
+                return small
+
+
+def _without_forecasts(sweep: Sweep) -> Sweep:
+    """The sweep with its forecasts left out: everybody's are made here, outside of the budget."""
+    stages = tuple(stage.model_copy(update={"forecast": None}) for stage in sweep.stages)
+    return sweep.model_copy(update={"stages": stages})
 
 
 def data_name(data: str | None) -> str:

@@ -10,7 +10,7 @@ runs/<name>/
     trials/<id>/        config.json  forecasts/80+20.npz  checkpoints/step-00000123/ (with the adapter/ as peft reads it)
     baselines/          80+20.npz: what needs no model, on the windows that were forecast
     best/               the winner's adapter and its card
-    report.html  report.md  figures/  flops.csv
+    report.html  report.md  figures/  flops.csv  scores.csv
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from lvray.reporting.tables import (
     flops_csv,
     forecast_table,
     reason_table,
+    scores_csv,
     seconds_of,
     stage_table,
     variable_table,
@@ -85,7 +86,7 @@ code { font-family: ui-monospace, monospace; font-size: .92em; }
 
 
 def write(root: Path) -> tuple[Path, Path]:
-    """Writes ``report.md``, ``report.html``, ``figures/`` and ``flops.csv`` into a run folder.
+    """Writes ``report.md``, ``report.html``, ``figures/``, ``flops.csv`` and ``scores.csv`` into a run folder.
 
     Raises:
         RunFolderError: it is no run folder, or cannot be written.
@@ -103,6 +104,8 @@ def write(root: Path) -> tuple[Path, Path]:
         write_whole(root / "figures" / f"{name}.svg", svg)
     markdown, page = root / "report.md", root / "report.html"
     write_whole(root / "flops.csv", flops_csv(facts))
+    if compared:
+        write_whole(root / "scores.csv", scores_csv(facts, compared))
     write_whole(markdown, as_text(facts, answer(facts, compared), sections))
     write_whole(page, as_html(facts, answer(facts, compared), sections, figures))
     return markdown, page

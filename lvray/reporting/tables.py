@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -290,6 +291,53 @@ def flops_csv(facts: Facts) -> str:
             ]
         )
     return written.getvalue()
+
+
+SCORES = (
+    "mae",
+    "mse",
+    "rmse",
+    "mase",
+    "crps",
+    "quantile_loss",
+    "coverage_50",
+    "coverage_80",
+    "coverage_90",
+)
+"""What ``scores.csv`` has of every forecaster; the last four only where there were samples."""
+
+
+def scores_csv(facts: Facts, compared: Sequence[Comparison]) -> str:
+    """Every score of everyone, over all windows and by step, variable and window, in both units, for a spreadsheet."""
+    written = io.StringIO()
+    rows = csv.writer(written, lineterminator="\n")
+    rows.writerow(["context", "horizon", "forecast", "units", "over", "which", *SCORES])
+    for each in compared:
+        names = variable_names(each, facts.variables)
+        for row in each.rows:
+            made = row.made
+            windows = [
+                f"{system}" if start == 0 else f"{system} from {start}"
+                for system, start in zip(made.systems, made.starts, strict=True)
+            ]
+            for units, scores in (("data", row.scores), ("scaled", row.scaled)):
+                kinds = (
+                    ("step", range(1, each.horizon + 1), scores.by_step()),
+                    ("variable", names, scores.by_variable()),
+                    ("system", windows, scores.by_system()),
+                )
+                begin = (each.context, each.horizon, row.name, units)
+                rows.writerow([*begin, "all", "", *_written(scores.summary())])
+                for over, labels, means in kinds:
+                    for place, label in enumerate(labels):
+                        cells = {name: float(values[place]) for name, values in means.items()}
+                        rows.writerow([*begin, over, label, *_written(cells)])
+    return written.getvalue()
+
+
+def _written(scores: Mapping[str, float]) -> list[str]:
+    found = (scores.get(name, math.nan) for name in SCORES)
+    return ["" if math.isnan(score) else f"{score:.6g}" for score in found]
 
 
 def seconds_of(trial: Trial) -> float:

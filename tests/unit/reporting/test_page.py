@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lvray.core.errors import RunFolderError
@@ -59,6 +61,30 @@ def test_the_csv_has_every_experiment_exactly(finished):
     assert len(rows) == len(facts.history.trials)
     spent = sum(int(flops) + int(lost) for *_, flops, lost, _, _ in rows)
     assert spent == facts.spent
+
+
+def test_the_scores_of_everyone_stand_in_a_file_by_step_variable_and_system(finished):
+    with (finished / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    made = read_facts(finished).forecasts["final"]["30+10"]
+    errors = np.abs(made.point - made.truth)
+
+    def scores(units, over):
+        return [
+            float(row["mae"])
+            for row in rows
+            if (row["context"], row["forecast"], row["units"], row["over"])
+            == ("30", "final", units, over)
+        ]
+
+    np.testing.assert_allclose(scores("data", "all"), [errors.mean()], rtol=1e-5)
+    np.testing.assert_allclose(scores("data", "step"), errors.mean(axis=(0, 2)), rtol=1e-5)
+    np.testing.assert_allclose(scores("data", "variable"), errors.mean(axis=(0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(scores("data", "system"), errors.mean(axis=(1, 2)), rtol=1e-5)
+    scaled = (errors / made.scale[:, None]).mean()
+    np.testing.assert_allclose(scores("scaled", "all"), [scaled], rtol=1e-5)
+    assert {row["forecast"] for row in rows} >= {"baseline", "default", "final", "last value"}
+    assert all(row["coverage_80"] == "" for row in rows if row["forecast"] == "last value")
 
 
 def test_what_a_crash_cost_stands_beside_its_trial(finished):
