@@ -3,7 +3,7 @@
     python -m lvray.forecast DATA.csv --from runs/grid --horizon 20
 
 DATA is a CSV, HDF5 or NPZ file of one or more systems. A table of medians and quantiles and a figure
-are written. With ``--check`` the last steps are held out and forecast, and the errors stand beside those of
+are written. A cell may be empty. With ``--check`` the last steps are held out and forecast, and the errors stand beside those of
 baselines that need no model.
 """
 
@@ -15,15 +15,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lvray.core.errors import LvrayError
+from lvray.core.output import say
+from lvray.core.run_folder import write_whole
 from lvray.core.units import format_flops
 from lvray.driver.own_series import (
     Forecaster,
+    check_place,
     forecast,
     forecaster_from,
+    history_of,
+    notes,
     price,
     table,
     task,
     times_ahead,
+    without_gaps,
     write_table,
 )
 from lvray.series.baselines import Known, baseline_forecasts
@@ -34,19 +40,21 @@ from lvray.series.metrics import Scores
 
 def errors(forecaster: Forecaster, made: Forecasts) -> list[str]:
     """The forecaster among baselines that need no model, the smallest error first, a line each."""
-    known = Known(history=made.history, horizon=made.truth.shape[1])
-    rivals, _ = baseline_forecasts(known)
-    scored = {name: Scores.of(point, made.truth, made.history) for name, point in rivals.items()}
-    scored[forecaster.name] = Scores.of(made.point, made.truth, made.history, samples=made.samples)
+    history = without_gaps(made.history)
+    rivals, _ = baseline_forecasts(Known(history=history, horizon=made.truth.shape[1]))
+    scored = {name: Scores.of(point, made.truth, history) for name, point in rivals.items()}
+    scored[forecaster.name] = Scores.of(made.point, made.truth, history, samples=made.samples)
     rows = {name: scores.summary() for name, scores in scored.items()}
     width = max(map(len, rows))
-    lines = [f"{'':<{width}} {'MAE':>10} {'RMSE':>10} {'MASE':>7} {'CRPS':>10}"]
+    lines = [
+        f"{'':<{width}} {'MAE':>10} {'RMSE':>10} {'MASE':>7} {'CRPS':>10} {'in 80 % band':>13}"
+    ]
     for name, row in sorted(rows.items(), key=lambda item: item[1]["mae"]):
         scaled = f"{row['mase']:.3f}" if "mase" in row else ""
-        lines.append(
-            f"{name:<{width}} {row['mae']:>10.4g} {row['rmse']:>10.4g} {scaled:>7} {row['crps']:>10.4g}"
-        )
-    lines.append(f"rounding alone makes an error of {made.floor.mean():.2g}")
+        covered = f"{100 * row['coverage_80']:.0f} %" if "coverage_80" in row else ""
+        figures = f"{row['mae']:>10.4g} {row['rmse']:>10.4g} {scaled:>7} {row['crps']:>10.4g}"
+        lines.append(f"{name:<{width}} {figures} {covered:>13}".rstrip())
+    lines.append(f"{forecaster.name}: rounding alone makes an error of {made.floor.mean():.2g}")
     return lines
 
 
@@ -56,51 +64,51 @@ def run(arguments: argparse.Namespace) -> list[str]:
     Raises:
         LvrayError: whatever a person can mend.
     """
-    dataset: Dataset = read(arguments.data)
-    forecaster = forecaster_from(arguments.source, dataset)
+    check_place(arguments.out, arguments.data)
+    dataset: Dataset = read(arguments.data, allow_missing=True)
+    history, truth = history_of(
+        dataset, context=arguments.context, horizon=arguments.horizon, held_out=arguments.check
+    )
+    forecaster = forecaster_from(arguments.source, dataset, history)
     asked = task(
         forecaster,
-        dataset,
-        context=arguments.context,
+        history,
         horizon=arguments.horizon,
         samples=arguments.samples,
         temperature=arguments.temperature,
-        held_out=arguments.check,
     )
     flops = price(forecaster, asked)
-    made = forecast(
-        forecaster,
-        dataset,
-        asked,
-        held_out=arguments.check,
-        device=arguments.device,
-        seed=arguments.seed,
-    )
+    made = forecast(forecaster, history, truth, asked, device=arguments.device, seed=arguments.seed)
     times = times_ahead(dataset, asked.horizon, held_out=arguments.check)
-    write_table(arguments.out, table(made, dataset, times))
     from lvray.reporting.own_figure import draw  # matplotlib
 
+    picture, left_out = draw(made, dataset, times)
     figure = arguments.out.with_suffix(".svg")
-    draw(figure, made, dataset, times)
+    write_table(arguments.out, table(made, dataset, times))
+    write_whole(figure, picture)
     how = f"median of {asked.samples} draws" if asked.samples else "greedy"
     told = [
-        f"{dataset.systems} systems of {', '.join(dataset.variables)}: {asked.horizon} steps ahead of "
-        f"{asked.context_steps}, {how}; {format_flops(flops)} FLOPs at most",
+        f"{dataset.systems} system{'s' if dataset.systems > 1 else ''} of {', '.join(dataset.variables)}: "
+        f"{asked.horizon} steps ahead of {asked.context_steps}, {how}; {format_flops(flops)} FLOPs at most",
+        *(f"note: {note}" for note in notes(forecaster, dataset, history)),
         f"table: {arguments.out}",
-        f"figure: {figure}",
+        f"figure: {figure}{left_out and f' ({left_out})'}",
     ]
     return told + (errors(forecaster, made) if arguments.check else [])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reads the command line; 0 well, 1 a deliberate error, 2 usage."""
+    """Reads the command line; 0 well, 1 a deliberate error, 2 usage, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     try:
         told = run(arguments)
     except LvrayError as error:
         print(f"lvray forecast: {error}", file=sys.stderr)
         return error.exit_code
-    print("\n".join(told))
+    except KeyboardInterrupt:
+        print("lvray forecast: interrupted; no forecast was written", file=sys.stderr)
+        return 130
+    say("\n".join(told))
     return 0
 
 

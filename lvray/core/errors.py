@@ -77,6 +77,6 @@ def missing_model(model: str, reason: str) -> str:
     """What to do about a base model that is neither here nor to be had from the hub, in words."""
     return (
         f"{model} is neither a folder here nor to be had from the Hugging Face hub ({reason}). Where there is a network: "
-        f"`hf download {model} --local-dir DIR`, copy DIR here, and point at it with `--set model=DIR`; "
+        f"`hf download {model} --local-dir DIR`, copy DIR here, and name DIR as the model (in a sweep file `--set model=DIR`); "
         "or set HF_HOME to a cache that has it"
     )

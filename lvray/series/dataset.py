@@ -69,12 +69,15 @@ class Dataset:
     variables: tuple[str, ...]
     source: str
     """Where it comes from, for people."""
+    labels: tuple[str, ...] = ()
+    """What the file calls each system; empty where it only numbers them, from 0."""
 
     def __post_init__(self) -> None:
         _, steps, variables = self.values.shape
         assert self.values.size > 0, f"an empty data set: {self.values.shape}"
         assert self.times.shape == (steps,), f"{self.times.shape} times for {steps} steps"
         assert len(self.variables) == variables, f"{self.variables} name {variables} variables"
+        assert len(self.labels) in (0, len(self.values)), f"{self.labels} label {len(self.values)}"
         self.values.setflags(write=False)
         self.times.setflags(write=False)
 
@@ -82,6 +85,10 @@ class Dataset:
     def systems(self) -> int:
         """How many systems there are, N."""
         return len(self.values)
+
+    def label(self, system: int) -> str:
+        """What the file calls a system, or its number, from 0."""
+        return self.labels[system] if self.labels else str(system)
 
     @property
     def steps(self) -> int:
@@ -256,6 +263,7 @@ class _Found:
     values: npt.NDArray[Any]
     times: npt.NDArray[Any] | None = None
     variables: tuple[str, ...] | None = None
+    labels: tuple[str, ...] = ()
 
     def checked(self, *, allow_missing: bool) -> Dataset:
         """Gives the data set, or says the first thing that is wrong with it."""
@@ -269,7 +277,7 @@ class _Found:
         values = _numbers(self.path, self.name, self.values)
         variables = self._variables()
         _refuse_gaps(self.path, values, variables, allow_missing=allow_missing)
-        return Dataset(values, self._times(), variables, source=str(self.path))
+        return Dataset(values, self._times(), variables, str(self.path), self.labels)
 
     def _variables(self) -> tuple[str, ...]:
         count = self.values.shape[2]
@@ -400,7 +408,8 @@ def _read_csv(path: Path) -> _Found:
         label = "" if system is None else cells[system]
         numbers = [_cell(path, line, header[index], cells[index]) for index in columns]
         table.setdefault(label, []).append(numbers)
-    return _stacked(path, table, tuple(header[index] for index in columns[1:]))
+    labels = () if system is None else tuple(table)
+    return _stacked(path, table, tuple(header[index] for index in columns[1:]), labels)
 
 
 def _columns(path: Path, header: Sequence[str]) -> tuple[int | None, list[int]]:
@@ -419,7 +428,10 @@ def _columns(path: Path, header: Sequence[str]) -> tuple[int | None, list[int]]:
 
 
 def _stacked(
-    path: Path, table: Mapping[str, list[list[float]]], variables: tuple[str, ...]
+    path: Path,
+    table: Mapping[str, list[list[float]]],
+    variables: tuple[str, ...],
+    labels: tuple[str, ...],
 ) -> _Found:
     """Joins the systems of a CSV file, which must all have the times of the first."""
     blocks = {label: np.array(rows) for label, rows in table.items()}
@@ -436,6 +448,7 @@ def _stacked(
         values=np.stack([block[:, 1:] for block in blocks.values()]),
         times=expected[:, 0],
         variables=variables,
+        labels=labels,
     )
 
 

@@ -63,7 +63,7 @@ def pick_device(name: str) -> torch.device:
     if not available.get(name, False):
         have = ", ".join(kind for kind, there in available.items() if there)
         raise ModelError(
-            f"resources.device: {name} is not to be had on this machine; it has {have} (or say auto)"
+            f"device {name} is not to be had on this machine; it has {have} (or say auto)"
         )
     return torch.device(name)
 
@@ -139,6 +139,12 @@ def _check_four_bits(device: torch.device) -> None:
             f"quantization: nf4 needs CUDA, and the trial would run on {name_of(device)}; "
             "run it on a machine with an NVIDIA GPU, or set quantization: none"
         )
+
+
+def longest_text(base: Model) -> int:
+    """Gives how many tokens the model was made to read, what it writes included."""
+    config: Any = base.config
+    return int(config.max_position_embeddings)
 
 
 def attach(base: Model, lora: LoraConfig | None, seed: int) -> Model:
