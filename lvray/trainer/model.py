@@ -39,6 +39,9 @@ PEFT_INIT = {
 }
 """Our names of an adapter's first weights as peft's `init_lora_weights`."""
 
+OLD_NAME = "`is_gradient_checkpointing`"
+"""peft asks transformers by an attribute's old name: how the warning begins, which no user of ours could mend."""
+
 _loaded: dict[tuple[str, str, str, str], Model] = {}
 """The process's one base model, by name, device, number type and quantization."""
 
@@ -174,10 +177,7 @@ def attach(base: Model, lora: LoraConfig | None, seed: int) -> Model:
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
-        # peft asks transformers by an attribute's old name; nothing that a user of ours could mend.
-        warnings.filterwarnings(
-            "ignore", message="`is_gradient_checkpointing`", category=FutureWarning
-        )
+        warnings.filterwarnings("ignore", message=OLD_NAME, category=FutureWarning)
         torch.manual_seed(seed)
         wrapped: Model = get_peft_model(base, config)
         if lora.init == "kaiming-normal":
@@ -263,7 +263,9 @@ def load_adapter(base: Model, folder: Path) -> Model:
     file = folder / HEAD_BIAS
     try:
         bias = safetensors.torch.load_file(file)["bias"] if file.exists() else None
-        wrapped: Model = PeftModel.from_pretrained(base, str(folder))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=OLD_NAME, category=FutureWarning)
+            wrapped: Model = PeftModel.from_pretrained(base, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"{folder}: no adapter for this model: {first}") from error

@@ -147,10 +147,11 @@ def test_a_base_model_takes_any_number_of_variables_in_units_of_their_own():
     )
 
 
-def test_nothing_that_is_held_out_is_looked_at():
-    calm = np.sin(np.arange(300.0))[None, :, None]
+def test_nothing_that_is_held_out_is_looked_at(monkeypatch):
+    monkeypatch.setattr(own_series, "BASE_SCALING", "max")  # which would keep what it sees
+    calm = np.sin(np.arange(30.0))[None, :, None]
     wild = calm.copy()
-    wild[0, 295] = 1e6  # beyond the 99 % that the scale looks at: seven digits before the point
+    wild[0, 25] = 1e6
     codecs = []
     for values in (calm, wild):
         mine = dataset(values, variables=("a",))
@@ -239,8 +240,13 @@ def test_series_of_another_size_are_foreign_to_a_fixed_scale(adapter, factor, me
     who = found(adapter(facts(codec=codec.to_json())), mine)
     (note,) = notes(who, mine, mine.values)
     assert message in note
-    own = found("tiny", mine)
-    assert notes(own, mine, mine.values) == []
+
+
+def test_no_size_is_foreign_to_a_scale_of_the_series_own():
+    spike = np.ones((1, 300, 1))
+    spike[0, 7] = 1e6
+    mine = dataset(spike, variables=("a",))
+    assert notes(found("tiny", mine), mine, mine.values) == []
 
 
 def test_gaps_other_names_and_signs_are_noted(adapter):
