@@ -39,7 +39,7 @@ from lvray.planner.tasks import task_of
 from lvray.scheduler.registry import policy_of
 from lvray.scheduler.replay import History, StageHistory, fold, take
 from lvray.scheduler.scheduler import Grant, Scheduler
-from lvray.spec.load import difference, dump
+from lvray.spec.load import brought_up_to_date, difference, dump
 from lvray.spec.schema import StageSpec, Sweep
 from lvray.spec.space import forecast_of
 
@@ -299,7 +299,7 @@ def _same_sweep(sweep: Sweep, folder: RunFolder, history: History) -> None:
         return
     old, new = (
         {key: value for key, value in spec.items() if key not in HOW_NOT_WHAT}
-        for spec in (history.sessions[0]["spec"], sweep.to_json())
+        for spec in (brought_up_to_date(history.sessions[0]["spec"]), sweep.to_json())
     )
     changes = difference(old, new)
     if changes:

@@ -67,6 +67,17 @@ def dump(sweep: Sweep) -> str:
     )
 
 
+def brought_up_to_date(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Gives a resolved sweep (`Sweep.to_json`) that an earlier version may have written, fields that are new at their defaults.
+
+    One that this version cannot read is given as it is.
+    """
+    try:
+        return Sweep.model_validate(row).to_json()
+    except ValidationError:
+        return row
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Tells how two resolved sweeps (`Sweep.to_json`) differ, a line a field: ``trial.batch_size: 4 → 8``."""
     before, after = dict(_leaves(old)), dict(_leaves(new))

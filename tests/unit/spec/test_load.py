@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvray.core.errors import SpecError
-from lvray.spec.load import LARGEST_BYTES, difference, dump, load
+from lvray.spec.load import LARGEST_BYTES, brought_up_to_date, difference, dump, load
 from lvray.spec.schema import Sweep
 
 ROOT = Path(__file__).parents[3]
@@ -302,3 +302,17 @@ def test_a_sweep_loads_without_numpy_torch_or_ray():
         [sys.executable, "-c", program, GRID], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_of_an_earlier_version_is_of_the_same_sweep():
+    row = load(GRID).to_json()
+    earlier = {**row, "text": {**row["text"]}, "trial": {**row["trial"]}}
+    del earlier["quantization"], earlier["text"]["point"], earlier["trial"]["loss"]
+    assert difference(brought_up_to_date(earlier), row) == []
+    earlier["trial"]["learning_rate"] = 0.5
+    assert difference(brought_up_to_date(earlier), row) == ["trial.learning_rate: 0.5 → 0.005"]
+
+
+def test_a_run_that_this_version_cannot_read_is_shown_as_it_is():
+    row = {**load(GRID).to_json(), "model": 7}
+    assert brought_up_to_date(row) == row
