@@ -151,8 +151,11 @@ def generation(
 ) -> int:
     """FLOPs of generations with a KV cache, `samples` of each of `batch_size` prompts.
 
-    A prompt is put through in one pass, then each of its samples token by token. Each new token is put through the model and attends to all before it and itself. (The last one need not be,
-    as nobody asks what would follow it: the price is above the work by that one token.)
+    A prompt is put through in one pass, then each of its samples token by token. Each new token is put through the
+    model and attends to all before it and itself.
+
+    The price is above the work in two things: the last new token need not be put through, as nobody asks what would
+    follow it, and of a prompt the head is computed at its last place alone, though the rule charges a pass for all.
 
     Raises:
         UsageError: an unknown convention, or a number of tokens or sequences that cannot be.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,11 @@ def prepare(sweep: Sweep, folder: RunFolder, *, again: bool = False) -> DataTask
         _same_variables(dataset, tested)
         split = replace(split, test=tuple(range(tested.systems)))
     _long_enough(sweep, tested)
+    seen = dataset.values[:, : sweep.text.steps]
     codec = Codec.fit(
-        dataset.values[list(split.train)],
+        seen[list(split.train)],
         others={
-            "validation": dataset.values[list(split.validation)],
+            "validation": seen[list(split.validation)],
             "test": tested.values[list(split.test)],
         },
         **codec_arguments(sweep),
@@ -107,14 +108,13 @@ def ensure_enough(sweep: Sweep, plans: Sequence[StagePlan], data: DataTask) -> N
             f"evaluation.windows asks for {asked} windows of {length} tokens, and the {len(data.validation)} "
             f"validation systems give {have}; ask for {have}, or give data.split.validation more systems"
         )
-    asked, have = max((each.systems for each in _forecasts(sweep)), default=0), len(data.test)
-    if have < asked:
-        raise DataError(
-            f"evaluation.forecast.systems asks for {asked} test systems, and there are {have}; "
-            f"ask for {have}, or give data.split.test more"
-        )
+    _enough_systems(sweep, data)
     configs = {trial.config for stage in plans for trial in stage.trials if trial.steps}
-    most = max((config.train_systems or 0 for config in configs), default=0)
+    asked_for = [config.train_systems or 0 for config in configs]
+    for stage in sweep.stages:  # a sampler may choose later what no plan has yet
+        if "train_systems" in stage.space:
+            asked_for += [int(end or 0) for end in stage.space["train_systems"].ends]
+    most = max(asked_for, default=0)
     if most > len(data.train):
         raise DataError(
             f"train_systems asks for {most} training systems, and there are {len(data.train)}; "
@@ -154,21 +154,37 @@ def codec_arguments(sweep: Sweep) -> Mapping[str, Any]:
     }
 
 
-def _forecasts(sweep: Sweep) -> tuple[ForecastSpec, ...]:
-    """What is forecast, stage by stage."""
-    return tuple(forecast_of(sweep, stage) for stage in sweep.stages if stage.forecasts)
+def _forecasts(sweep: Sweep) -> Iterator[tuple[str, ForecastSpec]]:
+    """What is forecast, stage by stage, and the place in the sweep file that asks for it."""
+    for stage in sweep.stages:
+        if stage.forecast is not None:
+            own = stage.forecast.model_fields_set
+            place = f"forecast of stage {stage.name}" if own else "evaluation.forecast"
+            yield place, forecast_of(sweep, stage)
+
+
+def _enough_systems(sweep: Sweep, data: DataTask) -> None:
+    have = len(data.test)
+    for place, asked in _forecasts(sweep):
+        if have < asked.systems:
+            file = sweep.data.test_path
+            part = "validation" if sweep.data.split.test == "validation" else "test"
+            remedy = f"or give data.split.{part} more" if file is None else f"all that {file} has"
+            raise DataError(
+                f"{place} asks for {asked.systems} test systems, and there are {have}; "
+                f"ask for {have}, {remedy}"
+            )
 
 
 def _long_enough(sweep: Sweep, dataset: Dataset) -> None:
     have = dataset.values.shape[1]
-    for asked in _forecasts(sweep):
-        windows = asked.windows * (len(asked.context_steps) if len(asked.windows) == 1 else 1)
-        for context, count in zip(asked.context_steps, windows, strict=True):
+    for place, asked in _forecasts(sweep):
+        for context, count in asked.windows_by_context:
             need = context + (count - 1) * (asked.every or asked.horizon) + asked.horizon
             if have < need:
                 more = f", in {count} windows" if count > 1 else ""
                 raise DataError(
-                    f"{dataset.source}: its series have {have} time steps; evaluation.forecast asks for "
+                    f"{dataset.source}: its series have {have} time steps; {place} asks for "
                     f"{context} of context and {asked.horizon} of horizon{more}, {need} together"
                 )
 

@@ -28,7 +28,6 @@ def step_tokens(sweep: Sweep, variables: int) -> int:
 def forecast_tasks(sweep: Sweep, asked: ForecastSpec, variables: int) -> tuple[ForecastTask, ...]:
     """What is forecast from each length of context, and how many tokens it may take."""
     usual = step_tokens(sweep, variables)
-    windows = asked.windows * (len(asked.context_steps) if len(asked.windows) == 1 else 1)
     return tuple(
         ForecastTask(
             systems=asked.systems,
@@ -43,7 +42,7 @@ def forecast_tasks(sweep: Sweep, asked: ForecastSpec, variables: int) -> tuple[F
             + (asked.prompt == "chat") * CHAT_TOKENS,
             new_tokens=math.ceil(ROOM * asked.horizon * usual),
         )
-        for context, count in zip(asked.context_steps, windows, strict=True)
+        for context, count in asked.windows_by_context
     )
 
 

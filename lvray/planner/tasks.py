@@ -25,11 +25,7 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
         threads: CPU threads the worker may use.
     """
     plan = grant.plan
-    variables = (
-        len(data.codec["variables"])
-        if isinstance(data.codec.get("variables"), list)
-        else int(data.codec["variables"])
-    )
+    variables = int(data.codec["variables"])
     stage = next(stage for stage in sweep.stages if stage.name == plan.stage)
     evaluation = sweep.evaluation
     return Task(

@@ -58,8 +58,8 @@ CAPTIONS = {
     "grid": "The searched grid. Halving stops cells at different FLOPs, so compare losses with their steps in mind.",
     "horizon": "The error at each step into the future, beside forecasts that need no model (grey). "
     "Lower is better; errors grow with the distance.",
-    "forecasts": "Three held-out windows, an easy, a middling and a hard one: of all windows in order of the winner's "
-    "error, those 10, 50 and 90 % of the way. No decision of the sweep saw them. Left of the dotted line is what the "
+    "forecasts": "Three windows, an easy, a middling and a hard one: of all windows in order of the winner's "
+    "error, those 10, 50 and 90 % of the way. Left of the dotted line is what the "
     "model was given (its end), right of it what it said. Bands, where samples were drawn, hold the middle 50 % (dark) "
     "and 80 % (light) of them.",
     "phase": "The same windows as paths: one variable against the other, from the point where the forecast begins.",
@@ -169,13 +169,28 @@ def circumstances(facts: Facts) -> list[str]:
     devices = {heard.device for trial in facts.history.trials.values() for heard in trial.curve}
     at_once = max((stage.workers for stage in facts.history.stages.values()), default=1)
     return [
-        f"FLOPs are counted by the convention {facts.spec['convention']}: accounted FLOPs, not hardware FLOPs.",
+        f"FLOPs are counted by the convention {facts.spec['convention']}: accounted FLOPs, not hardware FLOPs."
+        + _head(facts),
         f"Base model {facts.spec['model']}; data {facts.spec['data']['path'] or facts.spec['data']['source']}.",
         f"{format_seconds(seconds)} of trials in {sessions} session{'s' if sessions > 1 else ''}, at most {at_once} at once, "
         f"on {' and '.join(sorted(devices)) or 'no device yet'}; the driver on {seen['processor']} "
         f"({seen['cores']} cores), {seen['system']}.",
         f"lvray {seen['lvray']}{' at ' + seen['commit'] if seen['commit'] else ''}{with_what}.",
     ]
+
+
+def _head(facts: Facts) -> str:
+    """Where rows of the head are left out of the count, in words; empty where all are counted."""
+    configs = [trial.plan.config for trial in facts.history.trials.values()]
+    losses = {config.loss for config in configs if config.lora is not None}
+    where = []
+    if "numeric" in losses:
+        where.append("training" if losses == {"numeric"} else "the training of some trials")
+    if facts.spec["evaluation"].get("loss") == "numeric":
+        where.append("validation and forecasts")
+    if not where:
+        return ""
+    return f" In {' and in '.join(where)} only the rows of the head that numeric text needs are computed, and counted."
 
 
 def state(facts: Facts) -> str:

@@ -207,7 +207,7 @@ def _windows_note(facts: Facts, each: Comparison) -> str:
     for row in each.rows:
         if row.kind.model:
             ways.setdefault(made_how(facts, row), []).append(row.name)
-    parts = [f"Means over {of} held-out systems, the best forecast first."]
+    parts = [f"Means over {of} systems, the best forecast first. {chosen_on(facts)}"]
     if len(ways) == 1:
         parts.append(f"Every model's forecast is {next(iter(ways))}.")
     else:
@@ -233,6 +233,17 @@ def _windows_note(facts: Facts, each: Comparison) -> str:
         told = "; ".join(f"{name} ({reason})" for name, reason in each.missing.items())
         parts.append(f"Not to be had: {told}.")
     return " ".join(parts)
+
+
+def chosen_on(facts: Facts) -> str:
+    """Whether a decision of the sweep saw the systems that were forecast."""
+    data = facts.spec["data"]
+    if data["split"]["test"] != "validation" or data.get("test_path") is not None:
+        return "No decision of the sweep saw them."
+    return (
+        "These are the validation systems, on which trials were judged: the winner's error is smaller than it would "
+        "be on others."
+    )
 
 
 def made_how(facts: Facts, row: Row) -> str:

@@ -65,6 +65,9 @@ PARTS = ("train", "validation", "test")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _UNITS = re.compile(r"-?[0-9]+")
 
+_ROOM_AHEAD = 4
+"""How many times the largest value of a series that is scaled by itself a forecast may reach, at the least."""
+
 _USUAL = 0.95
 """Share of the training steps that are no longer than a usual step."""
 
@@ -120,7 +123,8 @@ class Codec:
     parts: Mapping[str, Scale] | None = None
     """The scale of each part where every part has its own, else None."""
     integer_digits: int = 3
-    """Digits before the point of the largest scaled training value, at least 1: no forecast has more."""
+    """Digits before the point of the largest scaled training value, at least 1: no forecast has more. Where every
+    history has its own scale, of four times that value: what comes may be larger than all that was."""
     signed: bool = True
     """Whether a training value is below zero when it is scaled: else no forecast is."""
 
@@ -178,7 +182,8 @@ class Codec:
             parts = {"train": own, **_scales_of_parts(others or {}, method, whole)}
         with np.errstate(over="ignore"):
             scaled = (training - offset[:, None]) / scale[:, None]
-        largest = np.round(np.nanmax(np.abs(scaled), initial=0.0), decimals)
+            largest = np.round(np.nanmax(np.abs(scaled), initial=0.0), decimals)
+            largest *= _ROOM_AHEAD if per == "series" else 1
         return cls(
             decimals,
             variables,

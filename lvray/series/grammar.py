@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from lvray.series.codec import Codec
 
 ALPHABET = "0123456789.-,;"
-"""Every character of a forecast: the codec writes no others but its word for a missing value."""
+"""Every character that the codec writes, the digits first."""
 
 _DIGITS = "0123456789"
 

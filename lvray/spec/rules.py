@@ -29,8 +29,8 @@ STAGE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 MOST_TRIALS = 1_000_000
 """Trials of one stage: every one of them is planned, priced and printed before the sweep begins."""
 
-ADAPTER_SHAPE = ("lora.rank", "lora.targets", "lora.variant", "lora.head_bias")
-"""Fields that decide which weights an adapter has."""
+ADAPTER_SHAPE = ("lora.rank", "lora.alpha", "lora.targets", "lora.variant", "lora.head_bias")
+"""Fields that decide which weights an adapter has, and how large its output is."""
 
 
 def check(sweep: Sweep) -> list[Mistake]:

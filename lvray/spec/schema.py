@@ -304,6 +304,12 @@ class ForecastSpec(Spec):
     prompt: Literal["raw", "chat"] = "raw"
     """``raw`` is the series alone; ``chat`` asks for its continuation in the chat template of an instruct model."""
 
+    @property
+    def windows_by_context(self) -> tuple[tuple[int, int], ...]:
+        """Each length of context with its number of windows."""
+        each = self.windows * (len(self.context_steps) if len(self.windows) == 1 else 1)
+        return tuple(zip(self.context_steps, each, strict=True))
+
 
 class ForecastChanges(ForecastSpec):
     """What a stage changes in the sweep's `evaluation.forecast`: only fields that were given count."""

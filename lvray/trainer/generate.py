@@ -1,12 +1,12 @@
 """What does the model say happens next?
 
-A forecast is text: the history of a system is written as text, the model goes on greedily, and what
-it wrote is read as numbers again. A small automaton (`series.grammar`) lets it choose only among characters
+A forecast is text: the history of a system is written as text, the model goes on, greedily or by drawing
+from its own probabilities, and what it wrote is read as numbers again; of several draws the median counts. A small automaton (`series.grammar`) lets it choose only among characters
 that can follow, so that every forecast is readable, and a system that went astray shows as a bad
 number and not as a missing one. The scale of a forecast is fitted on its history alone (unless the sweep
 scales per part).
 
-Shapes: N systems, B sequences of a batch, T tokens of a prompt, C characters of the alphabet, H time steps of the horizon, V variables.
+Shapes: N windows, B sequences of a batch, R texts that are written at once, T tokens of a prompt, C characters of the alphabet, H time steps of the horizon, V variables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import DynamicCache
 
-from lvray.core.errors import DataError, ModelError
+from lvray.core.errors import DataError
 from lvray.core.task import ForecastTask
 from lvray.series.codec import Codec
 from lvray.series.forecasts import Forecasts
@@ -32,7 +32,7 @@ from lvray.series.metrics import mae, rmse
 from lvray.trainer.cache import spread
 from lvray.trainer.head import next_logits
 from lvray.trainer.prompts import prompt_of
-from lvray.trainer.tokenizer import Tokenizer
+from lvray.trainer.tokenizer import Tokenizer, numeric_ids
 
 
 def metrics_of(made: Sequence[Forecasts]) -> dict[str, float]:
@@ -208,7 +208,7 @@ def continue_texts(
         What comes after the prompts, without them: the texts of the first prompt, of the second, and so on.
     """
     model.eval()
-    characters = character_ids(tokenizer).to(device)
+    characters = torch.from_numpy(numeric_ids(tokenizer)).to(device)
     tokens, mask = _padded_left(prompts, tokenizer.pad_id, device)
     allowed, following = (torch.from_numpy(table).to(device) for table in grammar.tables())
     writer = _Writer(
@@ -335,22 +335,6 @@ class _Writer:
 
 KEPT = 0.8
 """A batch is made smaller when at most this share of its texts is still being written: it costs a copy of their keys."""
-
-
-def character_ids(tokenizer: Tokenizer) -> Tensor:
-    """Gives the token id of each character of the alphabet [C].
-
-    Raises:
-        ModelError: the tokenizer has no single token for one of them.
-    """
-    ids = [tokenizer.encode(character) for character in ALPHABET]
-    for character, row in zip(ALPHABET, ids, strict=True):
-        if len(row) != 1:
-            raise ModelError(
-                f"this model's tokenizer writes {character!r} as {len(row)} tokens; forecasts need "
-                "one token for each character of a number, as in the Qwen2.5 family"
-            )
-    return torch.tensor([row[0] for row in ids], dtype=torch.int64)
 
 
 def _padded_left(

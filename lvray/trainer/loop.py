@@ -47,6 +47,7 @@ from lvray.trainer.evaluate import (
 from lvray.trainer.generate import forecast_systems, metrics_of
 from lvray.trainer.losses import Objective
 from lvray.trainer.model import attach, detach, load_base, name_of, pick_device, save_adapter
+from lvray.trainer.prompts import ensure_prompts
 from lvray.trainer.tokenizer import Tokenizer, load_tokenizer, numeric_ids
 
 CHECK_EVERY = 16
@@ -77,7 +78,8 @@ def run(task: Task, report: Callable[[Measurement], None]) -> None:
 
     Raises:
         DataError: the data set cannot be read, or is too small or too short for what is asked.
-        ModelError: the base model cannot be had, or lacks a layer that the adapter is for.
+        ModelError: the base model cannot be had, lacks a layer that the adapter is for, or takes no such prompts as
+            are asked for.
         CheckpointError: the checkpoint to go on from is missing, damaged, or does not fit.
         RunFolderError: the trial's folder cannot be written.
     """
@@ -88,6 +90,9 @@ def run(task: Task, report: Callable[[Measurement], None]) -> None:
     device = pick_device(task.device)
     tokenizer = load_tokenizer(task.model)
     texts = read_texts(json.dumps(task.to_json()["data"]), task.model)
+    if any(milestone.forecast for milestone in task.milestones):
+        for asked in task.evaluation.forecasts:
+            ensure_prompts(tokenizer, texts.codec, asked)
     base = load_base(
         task.model, device=device, dtype=weight_type(device), quantization=task.quantization
     )

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from lvray.core.trial import TrialConfig
 from lvray.trainer.batches import IGNORED
 from lvray.trainer.head import logits_of
-from lvray.trainer.tokenizer import NUMERIC, Tokenizer, numeric_ids
+from lvray.trainer.tokenizer import Tokenizer, numeric_ids
 
 
 class Losses(NamedTuple):
@@ -47,7 +47,7 @@ class Objective:
         """Gives what `config` asks for, in the tokens of the model."""
         ids = torch.from_numpy(numeric_ids(tokenizer)).to(device)
         numeric = config.loss == "numeric"
-        places = torch.arange(len(NUMERIC), device=device) if numeric else ids
+        places = torch.arange(len(ids), device=device) if numeric else ids
         return cls(
             rows=ids if numeric else None,
             digits=places[:10] if config.number_token_weight else None,

@@ -162,6 +162,8 @@ def attach(base: Model, lora: LoraConfig | None, seed: int) -> Model:
     if lora is None:
         return base
     _check_targets(base, lora)
+    if lora.head_bias:
+        _check_head(base)
     if lora.init == "orthogonal" and lora.rank % 2:
         raise ModelError(
             f"lora.init: orthogonal halves the rank between A and B; {lora.rank} is odd, take an even one"
@@ -187,6 +189,14 @@ def attach(base: Model, lora: LoraConfig | None, seed: int) -> Model:
     return wrapped
 
 
+def _check_head(base: Model) -> None:
+    """Asked before peft changes the base, which a refusal must leave as it is."""
+    if causal_model(base).get_output_embeddings().bias is not None:
+        raise ModelError(
+            "lora.head_bias: the head of this model has a bias of its own; leave it out"
+        )
+
+
 def _draw_kaiming_normal(wrapped: Model) -> None:
     """Draws every A [rank, inputs] from N(0, 1 / inputs): arXiv:1502.01852, eq. 10, with the gain of a linear layer, 1."""
     for name, weight in wrapped.named_parameters():
@@ -197,10 +207,6 @@ def _draw_kaiming_normal(wrapped: Model) -> None:
 def _put_bias(wrapped: Model, bias: torch.Tensor) -> None:
     """Gives the head a bias [K] that is trained."""
     head = causal_model(wrapped).get_output_embeddings()
-    if head.bias is not None:
-        raise ModelError(
-            "lora.head_bias: the head of this model has a bias of its own; leave it out"
-        )
     head.bias = HeadBias(bias.to(head.weight.device, torch.float32))
 
 
@@ -263,6 +269,8 @@ def load_adapter(base: Model, folder: Path) -> Model:
     file = folder / HEAD_BIAS
     try:
         bias = safetensors.torch.load_file(file)["bias"] if file.exists() else None
+        if bias is not None:
+            _check_head(base)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=OLD_NAME, category=FutureWarning)
             wrapped: Model = PeftModel.from_pretrained(base, str(folder))

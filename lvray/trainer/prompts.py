@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from lvray.core.errors import ModelError
 from lvray.core.task import ForecastTask
-from lvray.series.codec import Codec
+from lvray.series.codec import Codec, Scale
 from lvray.trainer.tokenizer import Tokenizer
 
 
@@ -41,6 +43,16 @@ def prompt_of(tokenizer: Tokenizer, codec: Codec, text: str, asked: ForecastTask
             "paid for; ask for prompt: raw, or for more context_steps"
         )
     return tokens
+
+
+def ensure_prompts(tokenizer: Tokenizer, codec: Codec, asked: ForecastTask) -> None:
+    """Makes one short prompt, so that a model that takes none says so before it is trained.
+
+    Raises:
+        ModelError: what `prompt_of` raises.
+    """
+    scale = Scale((0.0,) * codec.variables, (1.0,) * codec.variables)
+    prompt_of(tokenizer, codec, codec.encode(np.zeros((1, codec.variables)), scale), asked)
 
 
 def instruction(codec: Codec, horizon: int) -> str:

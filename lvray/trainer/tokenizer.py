@@ -14,15 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lvray.core.errors import ModelError, missing_model
+from lvray.series.grammar import ALPHABET
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TINY = "tiny"
 """The name of the base model inside the package."""
-
-NUMERIC = "0123456789.,;-"
-"""Every character of a series written as text, the digits first."""
 
 END_OF_TEXT = 256
 """The embedded tokenizer's padding; ids 257 to 259 are unused."""
@@ -108,7 +106,7 @@ class PretrainedTokenizer:
             )
         self.pad_id = int(pad)
         self._id_of: dict[str, int] = {}
-        for character in NUMERIC:
+        for character in ALPHABET:
             ids = self._joined(character)
             if len(ids) != 1:
                 raise ModelError(
@@ -164,8 +162,8 @@ class PretrainedTokenizer:
 
 
 def numeric_ids(tokenizer: Tokenizer) -> NDArray[np.int64]:
-    """Gives the token id of each character of `NUMERIC` [C], the digits first."""
-    return np.array([tokenizer.encode(character)[0] for character in NUMERIC], dtype=np.int64)
+    """Gives the token id of each character of `ALPHABET` [C], the digits first."""
+    return np.array([tokenizer.encode(character)[0] for character in ALPHABET], dtype=np.int64)
 
 
 @cache

@@ -1,13 +1,22 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from lvray.core.errors import DataError
+from lvray.core.trial import TrialConfig
 from lvray.series.codec import Codec
 from lvray.series.windows import Windows
-from lvray.trainer.batches import IGNORED, Batches, labels_of, read_texts, window_indices
+from lvray.trainer.batches import (
+    IGNORED,
+    Batches,
+    labels_of,
+    read_texts,
+    training_batches,
+    window_indices,
+)
 from lvray.trainer.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.torch
@@ -96,3 +105,14 @@ def test_each_part_is_written_in_its_own_scale(make_task, values):
             assert list(tokens) == tokenizer.encode(text)
     first = values[row["validation"][0]]
     assert codec.scale_of(first, part="train") != codec.scale_of(first, part="validation")
+
+
+def test_a_trial_may_train_on_the_first_systems_alone(model):
+    tokenizer = load_tokenizer(model)
+    sequences = [[number] * 8 for number in (1, 2, 3)]
+    config = TrialConfig(context_length=8, stride=8, padding="drop", train_systems=2)
+    made = training_batches(sequences, config, tokenizer=tokenizer, device=CPU)
+    assert set(made.tokens.flatten().tolist()) == {1, 2}
+    every = replace(config, train_systems=None)
+    made = training_batches(sequences, every, tokenizer=tokenizer, device=CPU)
+    assert set(made.tokens.flatten().tolist()) == {1, 2, 3}

@@ -308,3 +308,18 @@ def test_a_run_that_has_not_ended_and_damaged_adapters_are_one_sentence(
 def test_numbers_that_cannot_be_are_usage_errors(command, data, words):
     with pytest.raises(SystemExit, match="2"):
         command(data, "--from", "tiny", *words)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--horizon", "x is no whole number"),
+        ("--samples", "x is no whole number"),
+        ("--temperature", "x is no number"),
+    ],
+)
+def test_an_option_that_is_no_number_is_told_in_words(data, capsys, option, told):
+    with pytest.raises(SystemExit) as left:
+        forecast.main([str(data), "--from", "tiny", option, "x"])
+    assert left.value.code == 2
+    assert capsys.readouterr().err.endswith(f"argument {option}: {told}\n")

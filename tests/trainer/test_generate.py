@@ -7,20 +7,19 @@ import torch
 from torch.nn.functional import one_hot
 from transformers import DynamicCache
 
-from lvray.core.errors import DataError, ModelError
+from lvray.core.errors import DataError
 from lvray.series.codec import Codec
 from lvray.series.grammar import ALPHABET, Grammar
 from lvray.trainer import generate
 from lvray.trainer.generate import (
     Draws,
-    character_ids,
     continue_texts,
     evenly_spread,
     forecast_systems,
     metrics_of,
 )
 from lvray.trainer.model import load_base
-from lvray.trainer.tokenizer import load_tokenizer
+from lvray.trainer.tokenizer import load_tokenizer, numeric_ids
 
 pytestmark = pytest.mark.torch
 
@@ -51,7 +50,7 @@ def test_prompts_of_unequal_length_go_on_alike_alone_and_in_company(model):
 def test_the_cache_changes_nothing(model):
     """Greedy choice by whole forward passes, without cache or padding, gives the same text."""
     tokenizer, base = load_tokenizer(model), load_base(model, device=CPU, dtype=torch.float32)
-    grammar, ids = Grammar(variables=2, decimals=2), character_ids(tokenizer)
+    grammar, ids = Grammar(variables=2, decimals=2), torch.from_numpy(numeric_ids(tokenizer))
     tokens = tokenizer.encode("1.23,4.56;0.10,9.99;")
     (text,) = continue_texts(
         base, tokenizer, grammar, [tokens], horizon=2, most_tokens=40, device=CPU
@@ -117,20 +116,6 @@ def test_series_too_short_for_the_horizon_are_told_in_words(model, values, make_
         )
 
 
-def test_a_tokenizer_without_single_characters_is_told_in_words():
-    class Words:
-        pad_id, vocabulary = 0, 9
-
-        def encode(self, text):
-            return [1, 2]
-
-        def decode(self, ids):
-            return ""
-
-    with pytest.raises(ModelError, match="as 2 tokens"):
-        character_ids(Words())
-
-
 # %% Samples
 
 
@@ -184,7 +169,7 @@ def test_a_sample_does_not_depend_on_its_company(model, values, make_task):
 def test_draws_follow_the_models_probabilities_at_the_temperature(model):
     """First characters of 4000 samples against softmax of logits / T over what may stand there."""
     tokenizer, base = load_tokenizer(model), load_base(model, device=CPU, dtype=torch.float32)
-    grammar, ids = Grammar(variables=2, decimals=2), character_ids(tokenizer)
+    grammar, ids = Grammar(variables=2, decimals=2), torch.from_numpy(numeric_ids(tokenizer))
     tokens = tokenizer.encode("1.23,4.56;0.10,9.99;")
     with torch.no_grad():
         scores = base(input_ids=torch.tensor([tokens])).logits[0, -1, ids]

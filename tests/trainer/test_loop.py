@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lvray.core.errors import CheckpointError
+from lvray.core.errors import CheckpointError, ModelError
 from lvray.core.run_folder import checkpoint_path
 from lvray.core.trial import TrialConfig
 from lvray.series import windows as cutting
@@ -186,6 +186,16 @@ def test_forecasts_are_in_the_units_of_the_data(make_task, values, trial_folder)
         error = np.abs(file["point"] - file["truth"]).mean()
     assert measurement.metrics["forecast_mae"] == pytest.approx(error)
     assert measurement.metrics["forecast_short"] == 0
+
+
+def test_a_model_that_does_not_chat_says_so_before_it_is_trained(make_task, trial_folder):
+    task = make_task(2, 4, forecast=True)
+    chat = tuple(replace(asked, prompt="chat") for asked in task.evaluation.forecasts)
+    heard = []
+    with pytest.raises(ModelError, match="has no chat template"):
+        run(replace(task, evaluation=replace(task.evaluation, forecasts=chat)), heard.append)
+    assert heard == []
+    assert not (trial_folder("t") / "checkpoints").exists()
 
 
 @pytest.mark.parametrize("step", [1, 2])

@@ -8,6 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from lvray.core.errors import DataError
 from lvray.core.trial import LoraConfig, TrialConfig
+from lvray.flops.price import NUMERIC_TOKENS
+from lvray.series.grammar import ALPHABET
 from lvray.series.windows import Windows
 from lvray.trainer.batches import IGNORED, labels_of, places_of, read_texts, training_batches
 from lvray.trainer.evaluate import window_losses
@@ -15,7 +17,7 @@ from lvray.trainer.head import logits_of, next_logits
 from lvray.trainer.loop import run
 from lvray.trainer.losses import Objective, number_token_loss
 from lvray.trainer.model import attach, detach, load_base
-from lvray.trainer.tokenizer import NUMERIC, load_tokenizer, numeric_ids
+from lvray.trainer.tokenizer import load_tokenizer, numeric_ids
 
 pytestmark = pytest.mark.torch
 
@@ -228,4 +230,8 @@ def test_the_objective_is_cross_entropy_and_the_weighted_number_token_loss(base,
     assert further > 0
     torch.testing.assert_close(losses.cross_entropy, nats)
     torch.testing.assert_close(losses.objective, nats + 0.3 * further)
-    assert NUMERIC[:10] == "0123456789"
+
+
+def test_a_numeric_head_has_as_many_rows_as_are_priced_the_digits_first():
+    assert len(ALPHABET) == NUMERIC_TOKENS
+    assert ALPHABET[:10] == "0123456789"

@@ -188,6 +188,19 @@ def test_the_bias_starts_as_nothing_and_is_trained(model):
     assert base.lm_head.bias is None
 
 
+def test_a_head_with_a_bias_of_its_own_is_refused_and_the_base_stays_as_it_was(model):
+    base = load_base(model, device=CPU, dtype=torch.float32)
+    head = base.get_output_embeddings()
+    before = [type(layer) for layer in base.modules()]
+    head.bias = torch.nn.Parameter(torch.zeros(head.out_features), requires_grad=False)
+    try:
+        with pytest.raises(ModelError, match="a bias of its own"):
+            attach(base, LoraConfig(rank=2, head_bias=True), seed=1)
+    finally:
+        head.bias = None
+    assert [type(layer) for layer in base.modules()] == before
+
+
 def test_plain_peft_reads_the_same_folder_and_lacks_the_bias_alone(model, tmp_path):
     """What the card says of it."""
     base = load_base(model, device=CPU, dtype=FLOAT)

@@ -51,7 +51,7 @@ SPEC = {
     "budget": str(BUDGET),
     "convention": "coursework",
     "model": "tiny",
-    "data": {"source": "coursework", "path": None},
+    "data": {"source": "coursework", "path": None, "split": {"test": 0.1}},
     "evaluation": {
         "forecast": {
             "systems": WINDOWS,

@@ -87,3 +87,48 @@ def test_the_format_of_the_sweep_file_is_the_codecs(tmp_path, override, text):
     codec = Codec.from_json(data.codec)
     assert codec.encode([[4.0, 4.0]], codec.scale_of([[4.0, 4.0]])).endswith(f",{text}")
     assert sweep.text.decimals == codec.decimals
+
+
+def test_steps_that_no_training_text_holds_decide_nothing_of_the_scale(tmp_path):
+    """The largest value of every part stands in its last time step."""
+    _, whole = prepared(tmp_path)
+    _, data = prepared(tmp_path, "text.steps=100")
+    assert scales(whole)["train"] == 2.0
+    assert scales(data)["train"] < 2.0
+    assert scales(data)["validation"] < 3.0
+    assert scales(data)["test"] == 1.0, "what is forecast is scaled by all of its steps"
+
+
+def refusal(tmp_path, *overrides):
+    sweep, data = prepared(tmp_path, "budget=1e14", "evaluation.windows=1", *overrides)
+    plans = outline(sweep, variables=2)
+    with pytest.raises(DataError) as told:
+        ensure_enough(sweep, plans, data)
+    return str(told.value)
+
+
+def test_a_sampler_may_not_come_to_choose_more_training_systems_than_there_are(tmp_path):
+    told = refusal(
+        tmp_path,
+        "stages.search.sampler=tpe",
+        "stages.search.samples=3",
+        "stages.search.space={train_systems: {log: [10, 50]}}",
+    )
+    assert "train_systems asks for 50 training systems, and there are 30" in told
+
+
+def test_too_many_forecasts_are_told_where_they_are_asked_for_and_what_would_do(tmp_path):
+    told = refusal(tmp_path, "stages.final.forecast={systems: 9}")
+    assert told == (
+        "forecast of stage final asks for 9 test systems, and there are 4; ask for 4, or give data.split.test more"
+    )
+    told = refusal(tmp_path, "evaluation.forecast.systems=9", "data.split.test=validation")
+    assert told.endswith("there are 6; ask for 6, or give data.split.validation more")
+    other = file_of(tmp_path / "other.npz", 1.0)
+    told = refusal(tmp_path, "evaluation.forecast.systems=99", f"data.test_path={other}")
+    assert told.endswith(f"there are 40; ask for 40, all that {other} has")
+
+
+def test_forecasts_longer_than_the_series_are_told_where_they_are_asked_for(tmp_path):
+    with pytest.raises(DataError, match=r"101 time steps; forecast of stage final asks for 100 of"):
+        prepared(tmp_path, "stages.final.forecast={context_steps: 100}")

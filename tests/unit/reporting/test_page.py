@@ -144,6 +144,24 @@ def test_bands_have_a_coverage_where_there_are_samples_and_the_caption_says_how_
     assert "of baseline the greedy one" in table.note
 
 
+@pytest.mark.parametrize(
+    ("test", "test_path", "chosen_on"),
+    [(0.1, None, False), ("validation", None, True), ("validation", "pelts.csv", False)],
+)
+def test_it_is_told_whether_trials_were_judged_on_the_systems_that_are_forecast(
+    retold, test, test_path, chosen_on
+):
+    def change(row):
+        if row["event"] == "session":
+            row["spec"]["data"] |= {"split": {"test": test}, "test_path": test_path}
+
+    copy = retold(change)
+    write(copy)
+    report = (copy / "report.md").read_text()
+    assert ("No decision of the sweep saw them" in report) is not chosen_on
+    assert ("on which trials were judged" in report) is chosen_on
+
+
 def test_without_samples_there_are_no_bands(retold):
     copy = retold(lambda row: None)
     for trial in ("default", "final"):
@@ -182,6 +200,27 @@ def test_figures_are_whole_drawings(finished):
     assert drawn == ["coverage", "forecasts", "grid", "horizon", "ledger", "loss", "phase"]
     for path in (finished / "figures").glob("*.svg"):
         assert ET.fromstring(path.read_text()).tag.endswith("svg")
+
+
+@pytest.mark.parametrize(
+    ("trained", "evaluation", "told"),
+    [
+        ({"search", "final", "default"}, "full", "In training only the rows of the head"),
+        ({"final"}, "full", "In the training of some trials only the rows"),
+        (set(), "numeric", "In validation and forecasts only the rows of the head"),
+        ({"search", "final", "default"}, "numeric", "In training and in validation and forecasts"),
+    ],
+)
+def test_the_report_says_where_rows_of_the_head_are_not_counted(retold, trained, evaluation, told):
+    def change(row):
+        if row["event"] == "session":
+            row["spec"]["evaluation"]["loss"] = evaluation
+        if row["event"] == "stage" and row["name"] in trained:
+            for trial in row["trials"]:
+                trial["config"]["loss"] = "numeric"
+
+    write(copy := retold(change))
+    assert f"not hardware FLOPs. {told}" in (copy / "report.md").read_text()
 
 
 def test_an_unfinished_run_says_so(unfinished):

@@ -156,3 +156,17 @@ def test_no_forecast_has_more_digits_or_another_sign_than_the_training_systems(t
     grammar = Grammar.of(codec)
     assert [number for number in good if not accepts(grammar, f"{number};")] == []
     assert [number for number in bad if accepts(grammar, f"{number};")] == []
+
+
+@pytest.mark.parametrize(
+    ("method", "to"), [("max", 1.0), ("max", 9.0), ("percentile", 4.0), ("offset-quantile", 5.0)]
+)
+def test_a_series_scaled_by_its_own_history_may_grow_to_four_times_its_size(method, to):
+    """Training series are scaled by all that they are, and never leave their scale; a forecast goes on."""
+    wave = 2 + np.sin(np.arange(40.0))[None, :, None]
+    codec = Codec.fit(wave, decimals=2, method=method, per="series", to=to)
+    history = wave[0]
+    ahead = codec.encode(3.9 * history.max(keepdims=True), codec.scale_of(history))
+    assert accepts(Grammar.of(codec), ahead)
+    shared = Codec.fit(wave, decimals=2, method="max", to=9.0)
+    assert not accepts(Grammar.of(shared), shared.encode([[3.9 * 3]], shared.scale))

@@ -106,3 +106,26 @@ def test_two_ways_to_write_one_value_are_one_value():
         "stages.0.space.lora.targets.1",
         "stages.0.space.learning_rate.1",
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rank", 16),
+        ("alpha", 4.0),
+        ("targets", ["k_proj"]),
+        ("variant", "dora"),
+        ("head_bias", True),
+    ],
+)
+def test_what_a_checkpoint_would_be_refused_for_is_refused_before_anything_is_paid(field, value):
+    final = {"name": "final", "from": "search", "continue": True, "steps": "fill"}
+    changed = {**final, "trial": {"lora": {field: value}}}
+    assert mistakes(SEARCH, changed) == [f"stages.1.trial.lora.{field}"]
+    assert mistakes(SEARCH, {**changed, "continue": False}) == []
+
+
+@pytest.mark.parametrize(("field", "value"), [("dropout", 0.1), ("init", "gaussian")])
+def test_what_an_adapter_may_go_on_with_is_let_pass(field, value):
+    final = {"name": "final", "from": "search", "continue": True, "steps": "fill"}
+    assert mistakes(SEARCH, {**final, "trial": {"lora": {field: value}}}) == []
