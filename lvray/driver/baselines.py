@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
+from lvray.core.errors import RunFolderError
 from lvray.core.run_folder import RunFolder, write_whole
 from lvray.core.task import DataTask
 from lvray.series.dataset import read
@@ -20,12 +23,12 @@ def write_baselines(sweep: Sweep, folder: RunFolder, data: DataTask, trials: Ite
 
     Raises:
         DataError: the data cannot be read any more.
-        RunFolderError: the disk is full, or the folder cannot be written.
+        RunFolderError: a file of forecasts is damaged, the disk is full, or the folder cannot be written.
     """
     made: dict[str, list[Forecasts]] = defaultdict(list)
     for trial in trials:
         for path in folder.forecasts(trial):
-            made[path.stem].append(Forecasts.from_npz(path))
+            made[path.stem].append(_read(path))
     if not made:
         return
     seen = read(data.path)
@@ -35,3 +38,10 @@ def write_baselines(sweep: Sweep, folder: RunFolder, data: DataTask, trials: Ite
     for name, forecasts in made.items():
         rivals = rivals_of(forecasts, data=tested, training=training, source=source)
         write_whole(folder.baselines / f"{name}.npz", rivals.to_npz())
+
+
+def _read(path: Path) -> Forecasts:
+    try:
+        return Forecasts.from_npz(path)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from error

@@ -10,6 +10,7 @@ from lvray.core.errors import RunFolderError
 from lvray.core.run_folder import ADAPTER, HEAD_BIAS, RunFolder, checkpoint_path
 from lvray.core.trial import Trial
 from lvray.core.units import format_flops
+from lvray.planner.tasks import located
 from lvray.spec.schema import Sweep
 
 CARD = "README.md"
@@ -51,7 +52,7 @@ def facts(sweep: Sweep, folder: RunFolder, winner: Trial) -> str:
     split = json.loads(folder.split.read_text(encoding="utf-8"))
     row = {
         "format": FORMAT,
-        "model": sweep.model,
+        "model": located(sweep.model),
         "quantization": sweep.quantization,
         "convention": sweep.convention,
         "lora": lora.to_json(),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -219,6 +219,9 @@ def forecaster_from(
     else:
         known = dataset.values if history is None else history
         codec = Codec.fit(known, decimals=BASE_DECIMALS, method=BASE_SCALING)
+        codec = replace(
+            codec, signed=True
+        )  # a series that falls may fall below its own scale's zero
         return Forecaster(source, "none", None, None, codec, convention)
     have, wanted = len(dataset.variables), found.codec.variables
     if have != wanted:

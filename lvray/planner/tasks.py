@@ -31,7 +31,7 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
     return Task(
         trial_id=plan.trial_id,
         attempt=grant.attempt,
-        model=_located(sweep.model),
+        model=located(sweep.model),
         device=sweep.resources.device,
         data=replace(
             data,
@@ -56,6 +56,6 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
     )
 
 
-def _located(model: str) -> str:
+def located(model: str) -> str:
     """A model in a folder by its whole path; any other by its name."""
     return str(Path(model).absolute()) if model != TINY and Path(model).is_dir() else model

@@ -195,7 +195,7 @@ class Codec:
             point,
             trailing_zeros,
             parts,
-            integer_digits=len(f"{largest:.0f}") if np.isfinite(largest) else LARGEST_DIGITS,
+            integer_digits=len(str(int(largest))) if np.isfinite(largest) else LARGEST_DIGITS,
             signed=bool((np.round(scaled, decimals) < 0).any()),
         )
 

@@ -275,6 +275,7 @@ def load_adapter(base: Model, folder: Path) -> Model:
             warnings.filterwarnings("ignore", message=OLD_NAME, category=FutureWarning)
             wrapped: Model = PeftModel.from_pretrained(base, str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        _loaded.clear()  # peft may have put half of it on: that base is not used again
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"{folder}: no adapter for this model: {first}") from error
     if bias is not None:

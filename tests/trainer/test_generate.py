@@ -393,3 +393,11 @@ def test_forecasts_are_read_in_the_test_systems_own_scale_and_format(
     units = forecasts.point / np.array(scale.scale) * 100
     np.testing.assert_allclose(units, np.round(units), atol=1e-6)
     assert forecasts.short.sum() == 0
+
+
+def test_windows_of_a_system_begin_so_many_steps_apart(model, values, make_task):
+    made = forecasts_of(model, values, make_task(1), systems=2, windows=3, every=7)
+    assert made.systems.tolist() == [10, 10, 10, 11, 11, 11]
+    assert made.starts.tolist() == [0, 7, 14, 0, 7, 14]
+    np.testing.assert_array_equal(made.history[4], values[11, 7:17])
+    np.testing.assert_array_equal(made.truth[4], values[11, 17:20])

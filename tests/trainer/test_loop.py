@@ -13,8 +13,10 @@ from safetensors.torch import load_file
 from lvray.core.errors import CheckpointError, ModelError
 from lvray.core.run_folder import checkpoint_path
 from lvray.core.trial import TrialConfig
+from lvray.flops.price import NUMERIC_TOKENS
 from lvray.series import windows as cutting
-from lvray.trainer import batches, loop
+from lvray.series.forecasts import Forecasts
+from lvray.trainer import batches, head, loop
 from lvray.trainer.checkpoint import read_checkpoint
 from lvray.trainer.loop import lr_at, run
 from lvray.trainer.model import detach, load_adapter, load_base
@@ -424,3 +426,29 @@ def test_schedules():
 def test_every_rate_is_above_zero_and_at_most_the_one_asked(schedule, steps, warmup_steps):
     config = TrialConfig(learning_rate=0.5, schedule=schedule, warmup_steps=warmup_steps)
     assert all(0 < lr_at(step, config, steps) <= 0.5 for step in range(steps))
+
+
+def test_forecasts_compute_the_rows_of_the_head_that_are_paid_for(make_task, monkeypatch):
+    """`evaluation.loss` decides for validation and forecasts alike."""
+    seen = []
+    plain = head._rows_of_head
+    monkeypatch.setattr(
+        head, "_rows_of_head", lambda *given: seen.append(len(given[2])) or plain(*given)
+    )
+    task = make_task(0, forecast=True)
+    heard(task)
+    assert seen == []
+    heard(replace(task, evaluation=replace(task.evaluation, loss="numeric")))
+    assert set(seen) == {NUMERIC_TOKENS}
+    assert len(seen) > 1 + len(task.evaluation.forecasts), "a pass for each token that is written"
+
+
+def test_draws_follow_the_trials_seed(make_task, trial_folder):
+    def draws(seed):
+        task = make_task(0, name=f"seed-{seed}", forecast=True, seed=seed)
+        (asked,) = task.evaluation.forecasts
+        drawn = replace(task.evaluation, forecasts=(replace(asked, samples=3),))
+        heard(replace(task, evaluation=drawn, config=replace(task.config, lora=None)))
+        return Forecasts.from_npz(trial_folder(f"seed-{seed}") / "forecasts" / "10+3.npz").samples
+
+    assert not np.array_equal(draws(1), draws(2))

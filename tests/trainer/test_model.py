@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 pytestmark = pytest.mark.torch
@@ -221,6 +223,19 @@ def test_a_damaged_bias_is_told(model, tmp_path):
     with pytest.raises(ModelError, match="no adapter for this model"):
         load_adapter(detach(wrapped), tmp_path)
     assert base.lm_head.bias is None
+
+
+def test_an_adapter_that_does_not_fit_leaves_no_half_of_itself_behind(model, tmp_path):
+    """peft puts layers in before it reads weights: here weights of another rank."""
+    wrapped = attach(load_base(model, device=CPU, dtype=FLOAT), LoraConfig(rank=2), seed=1)
+    save_adapter(wrapped, tmp_path, base="a-name")
+    detach(wrapped)
+    written = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**written, "r": 3}))
+    with pytest.raises(ModelError, match="no adapter for this model"):
+        load_adapter(load_base(model, device=CPU, dtype=FLOAT), tmp_path)
+    again = load_base(model, device=CPU, dtype=FLOAT)
+    assert not any("lora" in name for name, _ in again.named_modules())
 
 
 # %% Four bits

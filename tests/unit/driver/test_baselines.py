@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lvray.core.errors import RunFolderError
 from lvray.core.run_folder import RunFolder
 from lvray.driver.baselines import write_baselines
 from lvray.planner.data import prepare
@@ -100,3 +101,12 @@ def test_neighbours_are_looked_for_where_trials_train_and_nowhere_else(swept):
     seen = read(data.path).values[list(data.train), :40]
     wanted = nearest_neighbours(made.history, 2, seen)
     assert np.allclose(rivals.points["nearest windows"], wanted)
+
+
+def test_a_damaged_file_of_forecasts_is_told_by_its_name(swept):
+    sweep, folder, data, forecast = swept()
+    forecast("final", [(3, 0)])
+    (path,) = folder.forecasts("final")
+    path.write_bytes(b"PK torn")
+    with pytest.raises(RunFolderError, match=r"20\+2\.npz is damaged"):
+        write_baselines(sweep, folder, data, ["final"])

@@ -147,6 +147,11 @@ def test_a_base_model_takes_any_number_of_variables_in_units_of_their_own():
     )
 
 
+def test_a_falling_series_may_fall_on():
+    fallen = found("tiny", dataset(np.linspace(9, 1, 20)[None, :, None], variables=("a",)))
+    assert "-" in Grammar.of(fallen.codec).allowed(Grammar.of(fallen.codec).start)
+
+
 def test_nothing_that_is_held_out_is_looked_at(monkeypatch):
     monkeypatch.setattr(own_series, "BASE_SCALING", "max")  # which would keep what it sees
     calm = np.sin(np.arange(30.0))[None, :, None]
