@@ -61,6 +61,7 @@ def prepare(sweep: Sweep, folder: RunFolder, *, again: bool = False) -> DataTask
     written = {
         "source": dataset.source,
         "variables": list(dataset.variables),
+        "forecast_variables": list(tested.variables),
         **asdict(split),
         "codec": codec.to_json(),
     }

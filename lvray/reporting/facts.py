@@ -46,7 +46,7 @@ class Facts:
     """The resolved sweep file."""
     environment: Mapping[str, Any]
     variables: tuple[str, ...]
-    """Names of the series' variables."""
+    """Names of the variables that are forecast."""
     forecasts: Mapping[str, Mapping[str, Forecasts]]
     """By trial, for those that made any, and by what was asked: ``80+20`` is 20 steps ahead of 80."""
     rivals: Mapping[str, Rivals]
@@ -140,7 +140,8 @@ def read_facts(root: Path) -> Facts:
     ledger = Ledger.read(Path(history.shared_ledger or folder.ledger))
     made = {name: _forecasts(folder, name) for name in history.trials}
     made = {name: files for name, files in made.items() if files}
-    variables = tuple(map(str, _read(folder.split, _json).get("variables", ())))
+    split = _read(folder.split, _json)
+    variables = tuple(map(str, split.get("forecast_variables") or split.get("variables", ())))
     rivals = {
         path.stem: _read(path, Rivals.from_npz) for path in sorted(folder.baselines.glob("*.npz"))
     }

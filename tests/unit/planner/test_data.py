@@ -1,5 +1,6 @@
 """Which systems play which part, and in which scale each is written."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,17 @@ def test_the_test_part_of_another_file_is_scaled_by_that_file(tmp_path):
     _, data = prepared(tmp_path, f"data.test_path={other}")
     assert scales(data) == {"train": 2.0, "validation": 3.0, "test": 12.0}
     assert data.test == tuple(range(40))
+
+
+def test_forecasts_have_the_variables_names_of_the_file_that_is_forecast(tmp_path):
+    other = tmp_path / "pelts.csv"
+    rows = [f"{year},{year % 7},{year % 5}" for year in range(60)]
+    other.write_text("\n".join(["year,hare,lynx", *rows]))
+    sweep = load(SMALL, overrides=[f"data.test_path={other}", "evaluation.forecast.systems=1"])
+    prepare(sweep, RunFolder(tmp_path / "run"))
+    written = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert written["variables"] == ["prey", "predator"]
+    assert written["forecast_variables"] == ["hare", "lynx"]
 
 
 def test_validation_windows_are_counted_in_the_validation_systems_scale(tmp_path):
