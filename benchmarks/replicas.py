@@ -67,6 +67,9 @@ FOR_TINY: Mapping[str, list[str]] = {
 SAMPLES = 10
 """Draws of each window for the CRPS."""
 
+FAR = 20
+"""Steps ahead of the forecasts that the contest is about."""
+
 PROMPTS_AT_ONCE = 16
 
 BOOTSTRAPS = 4000
@@ -133,7 +136,7 @@ def data_name(data: str | None) -> str:
 def windows(asked: Sweep) -> list[ForecastTask]:
     """The windows that everybody is held to, decoded as `asked` decodes."""
     own = asked.evaluation.forecast
-    shapes = [(40, 20, 1), (80, 20, 1), (12, 5, 4), (51, 5, 2), (76, 5, 1)]
+    shapes = [(40, FAR, 1), (80, FAR, 1), (12, 5, 4), (51, 5, 2), (76, 5, 1)]
     return [
         ForecastTask(
             systems=100,
@@ -231,10 +234,15 @@ def _forecast(
 
 
 def measured(made: Forecasts) -> dict[str, list[float]]:
-    """Absolute and squared errors and CRPS of each window, in the data's units."""
+    """Absolute and squared errors and CRPS, in the data's units: of each window where intervals are made, else the mean."""
     scores = Scores.of(made.point, made.truth, made.history, samples=made.samples)
     each = {"mae": scores.absolute, "mse": scores.squared, "crps": scores.crps}
-    return {name: [float(f"{v:.5g}") for v in a.mean(axis=(1, 2))] for name, a in each.items()}
+    means = {name: values.mean(axis=(1, 2)) for name, values in each.items()}
+    whole = {"mae"} if made.truth.shape[1] == FAR else set()
+    return {
+        name: [float(f"{v:.5g}") for v in (values if name in whole else [values.mean()])]
+        for name, values in means.items()
+    }
 
 
 def _baselines(
