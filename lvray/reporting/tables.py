@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from lvray.core.trial import Trial
 from lvray.core.units import format_flops, format_seconds, format_share
 from lvray.reporting.compared import Comparison, Kind, Row, listed
@@ -168,6 +170,7 @@ def variable_table(facts: Facts, compared: Sequence[Comparison]) -> Table | None
             else:
                 cells += [f"{error:.4f}" for error in row.scores.by_variable()["mae"]]
         rows.append((name, *cells))
+    rows.append(("rounding floor", *(cell for each in compared for cell in _floors(each))))
     means = [
         f"{name} {mean:.4g}"
         for name, mean in zip(names, first.made.truth.mean(axis=(0, 1)), strict=True)
@@ -306,6 +309,7 @@ def flops_csv(facts: Facts) -> str:
 
 SCORES = (
     "mae",
+    "rounding_floor",
     "mse",
     "rmse",
     "mase",
@@ -315,7 +319,14 @@ SCORES = (
     "coverage_80",
     "coverage_90",
 )
-"""What ``scores.csv`` has of every forecaster; the last four only where there were samples."""
+"""What ``scores.csv`` has of every forecaster: the floor only of those that write numbers as text, the last four only
+where there were samples."""
+
+
+def _floors(each: Comparison) -> list[str]:
+    """The rounding floor of each variable for the first model of a comparison, the winner if it is there."""
+    model = (each.first(Kind.WINNER) or each.shown[0]).made
+    return [f"{floor:.4f}" for floor in model.floors.mean(axis=0)]
 
 
 def scores_csv(facts: Facts, compared: Sequence[Comparison]) -> str:
@@ -332,16 +343,22 @@ def scores_csv(facts: Facts, compared: Sequence[Comparison]) -> str:
                 for system, start in zip(made.systems, made.starts, strict=True)
             ]
             for units, scores in (("data", row.scores), ("scaled", row.scaled)):
+                floors = made.floors if units == "data" else made.floors / made.scale
+                if not row.kind.model:
+                    floors = np.full_like(floors, np.nan)
+                everywhere = [floors.mean()] * each.horizon
                 kinds = (
-                    ("step", range(1, each.horizon + 1), scores.by_step()),
-                    ("variable", names, scores.by_variable()),
-                    ("system", windows, scores.by_system()),
+                    ("step", range(1, each.horizon + 1), scores.by_step(), everywhere),
+                    ("variable", names, scores.by_variable(), floors.mean(axis=0)),
+                    ("system", windows, scores.by_system(), floors.mean(axis=1)),
                 )
                 begin = (each.context, each.horizon, row.name, units)
-                rows.writerow([*begin, "all", "", *_written(scores.summary())])
-                for over, labels, means in kinds:
+                all_over = {**scores.summary(), "rounding_floor": float(floors.mean())}
+                rows.writerow([*begin, "all", "", *_written(all_over)])
+                for over, labels, means, least in kinds:
                     for place, label in enumerate(labels):
                         cells = {name: float(values[place]) for name, values in means.items()}
+                        cells["rounding_floor"] = float(least[place])
                         rows.writerow([*begin, over, label, *_written(cells)])
     return written.getvalue()
 

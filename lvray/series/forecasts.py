@@ -49,6 +49,16 @@ class Forecasts:
         for name in ("systems", "starts", "history", "samples", "scale", "floor", "short"):
             assert len(getattr(self, name)) == windows, f"{name} of {windows} windows"
 
+    @property
+    def floors(self) -> Floats:
+        """The rounding floor of each variable, in the data's units [N, V]; its mean over the variables is `floor`.
+
+        A unit of the last decimal is as many data units as the variable's scale says, and rounding errs by a
+        quarter of it on average.
+        """
+        floors: Floats = self.floor[:, None] * self.scale / self.scale.mean(axis=1, keepdims=True)
+        return floors
+
     def to_npz(self) -> bytes:
         """Gives the arrays by their names, as the bytes of an NPZ file."""
         buffer = io.BytesIO()

@@ -69,9 +69,9 @@ def test_the_scores_of_everyone_stand_in_a_file_by_step_variable_and_system(fini
     made = read_facts(finished).forecasts["final"]["30+10"]
     errors = np.abs(made.point - made.truth)
 
-    def scores(units, over):
+    def scores(units, over, name="mae"):
         return [
-            float(row["mae"])
+            float(row[name])
             for row in rows
             if (row["context"], row["forecast"], row["units"], row["over"])
             == ("30", "final", units, over)
@@ -83,6 +83,12 @@ def test_the_scores_of_everyone_stand_in_a_file_by_step_variable_and_system(fini
     np.testing.assert_allclose(scores("data", "system"), errors.mean(axis=(1, 2)), rtol=1e-5)
     scaled = (errors / made.scale[:, None]).mean()
     np.testing.assert_allclose(scores("scaled", "all"), [scaled], rtol=1e-5)
+    floors = made.floors
+    np.testing.assert_allclose(floors.mean(axis=1), made.floor)
+    for units, expected in (("data", floors), ("scaled", floors / made.scale)):
+        found = scores(units, "variable", "rounding_floor")
+        np.testing.assert_allclose(found, expected.mean(axis=0), rtol=1e-5)
+    assert all(row["rounding_floor"] == "" for row in rows if row["forecast"] == "last value")
     assert {row["forecast"] for row in rows} >= {"baseline", "default", "final", "last value"}
     assert all(row["coverage_80"] == "" for row in rows if row["forecast"] == "last value")
 
