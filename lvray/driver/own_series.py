@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,7 +28,7 @@ from lvray.core.task import ForecastTask
 from lvray.core.trial import LoraConfig
 from lvray.driver.best import FACTS, FORMAT
 from lvray.flops.price import generation
-from lvray.flops.shape import shape_of
+from lvray.flops.shape import SHAPES, shape_of
 from lvray.planner.model import ensure_available
 from lvray.series.codec import Codec
 from lvray.series.dataset import Dataset
@@ -197,7 +198,7 @@ def forecaster_from(
 
     Raises:
         RunFolderError: a run folder that has no winner yet.
-        ModelError: an adapter that does not say how its series are written, or another that is damaged.
+        ModelError: nothing of that name, or an adapter that does not say how its series are written or is damaged.
         DataError: the adapter was trained on series of another number of variables.
     """
     place = Path(source)
@@ -216,12 +217,15 @@ def forecaster_from(
             f"{place}: an adapter without {FACTS}, which says how series are written for it; a sweep writes both "
             "into best/ of its run folder when it ends"
         )
+    elif source not in SHAPES and not place.is_dir():
+        raise ModelError(
+            f"--from {source}: no run folder or adapter is there, and no base model of that name is known; "
+            f"{_meant(source)}"
+        )
     else:
         known = dataset.values if history is None else history
         codec = Codec.fit(known, decimals=BASE_DECIMALS, method=BASE_SCALING)
-        codec = replace(
-            codec, signed=True
-        )  # a series that falls may fall below its own scale's zero
+        codec = replace(codec, signed=True)  # one that falls may fall below its own scale's zero
         return Forecaster(source, "none", None, None, codec, convention)
     have, wanted = len(dataset.variables), found.codec.variables
     if have != wanted:
@@ -230,6 +234,16 @@ def forecaster_from(
             f"{found.name} was trained on {wanted}, and forecasts as many"
         )
     return found
+
+
+def _meant(source: str) -> str:
+    """What may have been meant: folders beside the one that is not there, and models by similar names."""
+    parent = Path(source).parent
+    beside = (
+        [str(each) for each in sorted(parent.iterdir()) if each.is_dir()] if parent.is_dir() else []
+    )
+    near = get_close_matches(source, [*beside, *SHAPES], n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"those are {', '.join(SHAPES)}"
 
 
 def _adapter(place: Path) -> Forecaster:

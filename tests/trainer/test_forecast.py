@@ -268,7 +268,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(command, data
     ("source", "message"),
     [
         ("tinny", "did you mean tiny"),
-        ("runs/nowhere", "neither a folder with a config.json"),
+        ("runs/nowhere", "no run folder or adapter is there"),
     ],
 )
 def test_a_model_that_cannot_be_had_is_one_sentence(command, data, source, message):

@@ -165,12 +165,16 @@ def test_nothing_that_is_held_out_is_looked_at(monkeypatch):
     assert codecs[0] == codecs[1] != found("tiny", mine).codec
 
 
-@pytest.mark.parametrize("source", ["tinny", "runs/gird"])
-def test_a_model_that_nobody_knows_has_no_price(waves, source):
-    who = found(source, waves)
-    asked = task(who, waves.values, horizon=2, samples=0, temperature=1.0)
-    with pytest.raises(ModelError, match=f"model '{source}': neither a folder"):
-        price(who, asked)
+def test_what_is_not_there_is_told_with_what_may_have_been_meant(waves, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "grid").mkdir(parents=True)
+    for source, told in (
+        ("tinny", "did you mean tiny?"),
+        ("runs/gird", "did you mean runs/grid?"),
+        ("zzz", "those are Qwen/"),
+    ):
+        with pytest.raises(ModelError, match=f"--from {source}: no run folder.*{told}"):
+            found(source, waves)
 
 
 # From what
