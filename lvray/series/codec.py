@@ -180,8 +180,9 @@ class Codec:
         parts = None
         if per == "part":
             parts = {"train": own, **_scales_of_parts(others or {}, method, whole)}
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # rounding overflows too
             scaled = (training - offset[:, None]) / scale[:, None]
+            signed = bool((np.round(scaled, decimals) < 0).any())
             largest = np.round(np.nanmax(np.abs(scaled), initial=0.0), decimals)
             largest *= _ROOM_AHEAD if per == "series" else 1
         return cls(
@@ -196,7 +197,7 @@ class Codec:
             trailing_zeros,
             parts,
             integer_digits=len(str(int(largest))) if np.isfinite(largest) else LARGEST_DIGITS,
-            signed=bool((np.round(scaled, decimals) < 0).any()),
+            signed=signed,
         )
 
     def scale_of(self, history: npt.ArrayLike, *, part: str | None = None) -> Scale:

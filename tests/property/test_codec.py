@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -108,6 +108,7 @@ def test_a_codec_is_the_same_after_json(history, arguments):
     arrays.arrays(np.float64, (3, 2), elements=st.floats(allow_nan=True, allow_infinity=True)),
     codecs,
 )
+@example(np.array([[5e307, 0.0], [0.0, 0.0], [0.0, 0.0]]), (2, "fixed", "data", {}))
 def test_the_strangest_numbers_are_written_or_refused_in_words(history, arguments):
     try:
         codec = fitted(history, arguments)
