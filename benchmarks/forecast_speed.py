@@ -16,7 +16,8 @@ import torch
 
 from lvray.core.task import ForecastTask
 from lvray.series.codec import Codec
-from lvray.series.dataset import load, read
+from lvray.series.dataset import load
+from lvray.series.readers import read
 from lvray.trainer.generate import ROWS_A_SEQUENCE, forecast_systems
 from lvray.trainer.model import load_base
 from lvray.trainer.tokenizer import load_tokenizer

@@ -42,9 +42,9 @@ from lvray.driver.walk import open_run, walk
 from lvray.planner.scaled import scaled
 from lvray.planner.stages import outline
 from lvray.series.baselines import Known, baseline_forecasts
-from lvray.series.dataset import read
 from lvray.series.forecasts import Forecasts
 from lvray.series.metrics import Scores
+from lvray.series.readers import read
 from lvray.spec.load import load
 from lvray.spec.schema import Sweep
 

@@ -17,7 +17,8 @@ from lvray.core.task import DataTask, EvaluationTask, Task
 from lvray.core.trial import LoraConfig, Measurement, StepPrices, TrialConfig
 from lvray.scheduler.milestones import unroll
 from lvray.series.codec import Codec
-from lvray.series.dataset import load, read
+from lvray.series.dataset import load
+from lvray.series.readers import read
 from lvray.trainer.loop import run
 
 BATCH, CONTEXT, RANK = 4, 256, 8

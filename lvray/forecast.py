@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lvray.core.arguments import count, positive
 from lvray.core.errors import LvrayError
 from lvray.core.output import say
 from lvray.core.run_folder import write_whole
@@ -33,9 +34,10 @@ from lvray.driver.own_series import (
     write_table,
 )
 from lvray.series.baselines import Known, baseline_forecasts
-from lvray.series.dataset import Dataset, read
+from lvray.series.dataset import Dataset
 from lvray.series.forecasts import Forecasts
 from lvray.series.metrics import Scores
+from lvray.series.readers import read
 
 
 def errors(forecaster: Forecaster, made: Forecasts) -> list[str]:
@@ -125,23 +127,23 @@ def _parser() -> argparse.ArgumentParser:
         help="a run folder (its winner forecasts), an adapter such as runs/grid/best, or a base model such as tiny",
     )
     parser.add_argument(
-        "--horizon", type=_positive, default=20, help="time steps ahead (default: 20)"
+        "--horizon", type=positive, default=20, help="time steps ahead (default: 20)"
     )
     parser.add_argument(
         "--context",
-        type=_positive,
+        type=positive,
         help="time steps that it is given, the last ones (default: all)",
     )
     parser.add_argument(
         "--samples",
-        type=_count,
+        type=count,
         default=20,
         help="forecasts that are drawn: their median and quantiles are told; 0 makes one greedily (default: 20)",
     )
     parser.add_argument(
         "--temperature", type=_above_zero, default=1.0, help="of the draws (default: 1)"
     )
-    parser.add_argument("--seed", type=_count, default=0, help="of the draws (default: 0)")
+    parser.add_argument("--seed", type=count, default=0, help="of the draws (default: 0)")
     parser.add_argument(
         "--check",
         action="store_true",
@@ -157,27 +159,6 @@ def _parser() -> argparse.ArgumentParser:
         "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="(default: auto)"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    number = _whole(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
-
-
-def _count(text: str) -> int:
-    number = _whole(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return number
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number") from None
 
 
 def _above_zero(text: str) -> float:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lvray.core.arguments import positive
 from lvray.core.errors import LvrayError
 from lvray.core.run_folder import RunFolder
 from lvray.core.trial import Measurement
@@ -102,13 +103,13 @@ def _parser() -> argparse.ArgumentParser:
         "--set", dest="overrides", action="append", default=[], metavar="path=value"
     )
     parser.add_argument(
-        "--steps", type=_positive, default=100, help="optimizer steps (default: 100)"
+        "--steps", type=positive, default=100, help="optimizer steps (default: 100)"
     )
     parser.add_argument(
-        "--evaluations", type=_positive, default=4, help="evaluations on the way (default: 4)"
+        "--evaluations", type=positive, default=4, help="evaluations on the way (default: 4)"
     )
     parser.add_argument("--forecast", action="store_true", help="forecast test systems at the end")
-    parser.add_argument("--threads", type=_positive, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default: 1)")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="where run folders are made (default: runs)"
     )
@@ -116,13 +117,6 @@ def _parser() -> argparse.ArgumentParser:
         "--fresh", action="store_true", help="put a run folder of that name aside and start anew"
     )
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return number
 
 
 if __name__ == "__main__":

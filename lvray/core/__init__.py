@@ -5,4 +5,5 @@
 - `trial`       trials, their plans, measurements and decisions
 - `task`        what a worker needs to run one trial
 - `run_folder`  the files of one run
+- `arguments`   whole numbers of a command line, read
 """

@@ -19,7 +19,7 @@ class DataTask:
     """Which series, in which roles, written as text how."""
 
     path: str
-    """An HDF5, CSV or NPZ file that `series.dataset.read` understands."""
+    """An HDF5, CSV or NPZ file that `series.readers.read` understands."""
     train: tuple[int, ...]
     """Indices of the training systems."""
     validation: tuple[int, ...]

@@ -10,8 +10,8 @@ from pathlib import Path
 from lvray.core.errors import RunFolderError
 from lvray.core.run_folder import RunFolder, write_whole
 from lvray.core.task import DataTask
-from lvray.series.dataset import read
 from lvray.series.forecasts import Forecasts
+from lvray.series.readers import read
 from lvray.series.rivals import rivals_of
 from lvray.spec.schema import Sweep
 

@@ -13,7 +13,9 @@ from lvray.core.run_folder import RunFolder, write_whole
 from lvray.core.task import DataTask
 from lvray.core.trial import StagePlan
 from lvray.series.codec import Codec
-from lvray.series.dataset import Dataset, Split, load, read, split_systems
+from lvray.series.dataset import Dataset, load
+from lvray.series.readers import read
+from lvray.series.split import Split, split_systems
 from lvray.series.windows import cut
 from lvray.spec.schema import ForecastSpec, Sweep
 from lvray.spec.space import forecast_of

@@ -1,7 +1,9 @@
 """Floor 1: time series as numbers and as text.
 
 - `predator_prey`  the equations behind the generated data sets, integrated
-- `dataset`        data sets: read, generated, cached, written, split by system
+- `dataset`        data sets: generated, cached, written
+- `readers`        HDF5, NPZ and CSV files, read
+- `split`          which systems train, validate and test
 - `codec`          numbers as text and back (the LLMTIME way), with their scaling
 - `grammar`        which characters may follow in such a text
 - `windows`        long token sequences cut into windows of one length

@@ -1,6 +1,7 @@
 """Floor 1: what may be asked. The YAML door, and the only room with pydantic and yaml.
 
 - `schema`    a sweep file, field by field, with units and ranges
+- `fields`    the kinds of values that these fields hold, read and written back
 - `tree`      YAML 1.2 text as values that know where they stand
 - `mistakes`  what is wrong, where, and what would have been right
 - `rules`     what no single field can tell: rules across fields

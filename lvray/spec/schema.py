@@ -1,8 +1,8 @@
 """What may stand in a sweep file, field by field?
 
 The text under each field is its reference: what it is, its unit, what it may be. What no single field
-can tell stands in `rules`. Models are frozen; a key that is not here is a mistake. Validators raise
-`ValueError` with what is wanted; `mistakes` adds where, and what was there.
+can tell stands in `rules`, and what kinds of values there are in `fields`. Models are frozen; a key that is not
+here is a mistake.
 """
 
 from __future__ import annotations
@@ -21,8 +21,21 @@ from pydantic import (
 )
 
 from lvray.core.policies import POLICIES
-from lvray.core.trial import ALL_LINEAR
-from lvray.core.units import flops_from_text
+from lvray.spec.fields import (
+    Count,
+    Counts,
+    Flops,
+    FlopsOrNone,
+    Name,
+    Part,
+    PartOrValidation,
+    Positive,
+    Seed,
+    Steps,
+    Targets,
+    Tokens,
+    Workers,
+)
 
 SHORTHANDS: Mapping[str, str] = {
     "data": "source",
@@ -31,9 +44,6 @@ SHORTHANDS: Mapping[str, str] = {
     "ledger": "path",
 }
 """Fields that may be one word, and what that word then is: ``policy: halving`` is ``policy: {name: halving}``."""
-
-LARGEST_SEED = 2**32 - 1
-"""NumPy's generators take no larger one."""
 
 
 class Spec(BaseModel):
@@ -58,73 +68,6 @@ def _path_is_a_file(value: object) -> object:
     return value
 
 
-def _flops(value: object) -> int:
-    if not isinstance(value, str | int):
-        raise ValueError("must be a count of FLOPs such as 1e17")  # noqa: TRY004 -- pydantic gathers ValueErrors only
-    flops = flops_from_text(value)
-    if flops == 0:
-        raise ValueError("must be above 0")
-    return flops
-
-
-def _flops_or_none(value: object) -> int | None:
-    return None if value is None else _flops(value)
-
-
-def _text_or_none(value: int | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def _part(value: object) -> int | float:
-    """A number of systems (`int`) or a fraction of them (`float`): 1 is one system, 1.0 all of them."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    if isinstance(value, float) and 0 < value <= 1:
-        return value
-    raise ValueError("must be a fraction such as 0.8, or a number of systems such as 800")
-
-
-def _part_or_validation(value: object) -> int | float | str:
-    if value == "validation":
-        return "validation"
-    try:
-        return _part(value)
-    except ValueError as error:
-        raise ValueError(f"{error}; or validation, whose systems are then forecast") from None
-
-
-def _steps(value: object) -> object:
-    if value is None or value == "fill":
-        return value
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**9:
-        return value
-    raise ValueError("must be a whole number from 1, or fill")
-
-
-def _workers(value: object) -> object:
-    if value is None or value == "auto":
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 10**5:
-        return value
-    raise ValueError("must be a whole number from 1, or auto")
-
-
-def _targets(value: object) -> tuple[str, ...]:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list | tuple) or not names:
-        raise ValueError(
-            f"must be {ALL_LINEAR}, or a list of linear layers such as [q_proj, v_proj]"
-        )
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"{name!r} is no name of a linear layer; they are like q_proj")
-    if len(set(names)) < len(names):
-        raise ValueError("names a layer twice")
-    if ALL_LINEAR in names and len(names) > 1:
-        raise ValueError(f"has {ALL_LINEAR}, which is every layer, among others; give it alone")
-    return tuple(names)
-
-
 def _wandb(value: object) -> object:
     if isinstance(value, bool):
         return {} if value else None
@@ -137,20 +80,6 @@ def _or_false(value: object) -> object:
     return False if value is None else value
 
 
-def _counts(value: object) -> tuple[int, ...]:
-    given = value if isinstance(value, list | tuple) else (value,)
-    counts = tuple(
-        count for count in given if isinstance(count, int) and not isinstance(count, bool)
-    )
-    if not counts or len(counts) < len(given) or not all(1 <= count <= 10**6 for count in counts):
-        raise ValueError("must be a whole number from 1, or a list of some, such as [40, 80]")
-    return counts
-
-
-def _counts_as_given(counts: tuple[int, ...]) -> int | list[int]:
-    return counts[0] if len(counts) == 1 else list(counts)
-
-
 def _forecast(value: object) -> object:
     if isinstance(value, bool):
         return {} if value else None
@@ -161,21 +90,6 @@ def _forecast(value: object) -> object:
 
 def _forecast_as_given(changes: ForecastChanges | None) -> object:
     return False if changes is None else changes.given() or True
-
-
-Flops: TypeAlias = Annotated[int, BeforeValidator(_flops), PlainSerializer(str)]
-Part: TypeAlias = Annotated[int | float, BeforeValidator(_part)]
-PartOrValidation: TypeAlias = Annotated[
-    int | float | Literal["validation"], BeforeValidator(_part_or_validation)
-]
-Seed: TypeAlias = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=10**6)]
-Counts: TypeAlias = Annotated[
-    tuple[int, ...], BeforeValidator(_counts), PlainSerializer(_counts_as_given)
-]
-Tokens: TypeAlias = Annotated[int, Field(ge=2, le=2**20)]
-Positive: TypeAlias = Annotated[float, Field(gt=0)]
-Name: TypeAlias = Annotated[str, Field(min_length=1)]
 
 
 class SplitSpec(Spec):
@@ -346,7 +260,7 @@ class LoraSpec(Spec):
     """Inner size of the two matrices beside each target."""
     alpha: Positive | None = 16.0
     """The adapter's output is scaled by alpha / rank (alpha / √rank for rsLoRA); null is the rank, whatever it is."""
-    targets: Annotated[tuple[str, ...], BeforeValidator(_targets)] = ("q_proj", "v_proj")
+    targets: Targets = ("q_proj", "v_proj")
     """Names of linear layers, or ``all-linear``."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the adapter's inputs that is dropped in training."""
@@ -413,7 +327,7 @@ def _given(value: object) -> object:
 class PolicySpec(Spec):
     """How the trials of a stage are judged."""
 
-    name: Literal[tuple(POLICIES)] = "fixed"  # type: ignore[valid-type]  # mypy reads no list from a mapping
+    name: Literal[tuple(POLICIES)] = "fixed"  # type: ignore[valid-type]  # mypy wants the names spelled out here; they have one place, core.policies
     """``fixed`` runs every trial to its last step; ``halving`` gives few steps to many trials and many steps to the best of
     them; ``freeze-thaw`` does half of that, then follows the curves that promise most."""
     reduction_factor: Annotated[float, Field(ge=1.2, le=4)] | None = None
@@ -474,7 +388,7 @@ class StageSpec(Spec):
     """How many configs the samplers but `grid` may try."""
     trial: TrialChanges = TrialChanges()
     """What differs from the sweep's `trial`."""
-    steps: Annotated[int | Literal["fill"] | None, BeforeValidator(_steps)] = None
+    steps: Steps = None
     """Optimizer steps of every trial; under halving the most a trial takes. ``fill``: as many as are paid for."""
     evaluations: Annotated[int, Field(ge=1, le=10**4)] = 4
     """Evaluations of a trial, evenly spaced; halving places its own."""
@@ -502,9 +416,7 @@ class StageSpec(Spec):
 class ResourcesSpec(Spec):
     """What the sweep may take of the machine."""
 
-    workers: Annotated[
-        int | None, BeforeValidator(_workers), PlainSerializer(lambda count: count or "auto")
-    ] = None
+    workers: Workers = None
     """Trials at once; ``auto`` (None here) takes what the machine has."""
     trials_per_gpu: Annotated[int, Field(ge=1, le=64)] = 1
     """Trials that share one accelerator."""
@@ -526,9 +438,7 @@ class LedgerSpec(Spec):
 
     path: Name
     """Its file, relative to where the command is run; the first sweep to draw on it makes it."""
-    budget: Annotated[
-        int | None, BeforeValidator(_flops_or_none), PlainSerializer(_text_or_none)
-    ] = None
+    budget: FlopsOrNone = None
     """FLOPs of all sweeps together; null is what the ledger has, or this sweep's own budget if it is new."""
 
 

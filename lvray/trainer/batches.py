@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lvray.core.errors import DataError
 from lvray.core.trial import TrialConfig
-from lvray.series import dataset
+from lvray.series import readers
 from lvray.series.codec import Codec
 from lvray.series.windows import Windows, cut
 from lvray.trainer.tokenizer import Tokenizer, load_tokenizer, numeric_ids
@@ -53,7 +53,7 @@ def read_texts(data: str, model: str) -> Texts:
         DataError: the file cannot be read, or holds other systems than the task names.
     """
     row = json.loads(data)
-    values = dataset.read(Path(row["path"])).values
+    values = readers.read(Path(row["path"])).values
     codec = Codec.from_json(row["codec"])
     tokenizer = load_tokenizer(model)
 
@@ -68,7 +68,7 @@ def read_texts(data: str, model: str) -> Texts:
         texts = (codec.encode(series, codec.scale_of(series, part=part)) for series in chosen)
         return tuple(tuple(tokenizer.encode(text)) for text in texts)
 
-    tested = values if row["test_path"] is None else dataset.read(row["test_path"]).values
+    tested = values if row["test_path"] is None else readers.read(row["test_path"]).values
     return Texts(tested, codec, tokens("train"), tokens("validation"))
 
 

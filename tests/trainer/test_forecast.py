@@ -17,8 +17,8 @@ from lvray import forecast, train
 from lvray.driver import own_series
 from lvray.driver.own_series import forecaster_from, history_of, task
 from lvray.series.baselines import Known, baseline_forecasts
-from lvray.series.dataset import read
 from lvray.series.metrics import Scores
+from lvray.series.readers import read
 
 pytestmark = pytest.mark.torch
 

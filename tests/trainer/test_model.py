@@ -3,17 +3,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from peft import PeftModel
 
-pytestmark = pytest.mark.torch
-
-torch = pytest.importorskip("torch")
-
-from peft import PeftModel  # noqa: E402 -- after the check that torch is there
-
-from lvray.core.errors import ModelError  # noqa: E402 -- after the check that torch is there
-from lvray.core.trial import LoraConfig  # noqa: E402
-from lvray.trainer import model as model_room  # noqa: E402
-from lvray.trainer.model import (  # noqa: E402
+from lvray.core.errors import ModelError
+from lvray.core.trial import LoraConfig
+from lvray.trainer import model as model_room
+from lvray.trainer.model import (
     attach,
     detach,
     linear_layers,
@@ -22,6 +18,8 @@ from lvray.trainer.model import (  # noqa: E402
     pick_device,
     save_adapter,
 )
+
+pytestmark = pytest.mark.torch
 
 CPU, FLOAT = torch.device("cpu"), torch.float32
 TOKENS = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]])

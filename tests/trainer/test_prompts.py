@@ -14,18 +14,15 @@ from lvray.trainer.tokenizer import ByteTokenizer, load_tokenizer
 
 pytestmark = pytest.mark.torch
 
-# The form of Qwen2.5's: ChatML, with a system message where none is given.
+# ChatML, with a system message of some twenty tokens where none is given, as instruct models have one.
 TEMPLATE = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\n"
-    "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n{% endif %}"
+    "This is a test, and a model that it talks to. The model says what is asked.<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Qwen2.5's: digits one by one, punctuation together with the line ends behind it.
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+# Digits one by one, words whole, punctuation together with the line ends behind it: how Qwen2.5's vocabulary is cut.
+SPLIT = r"\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+"
 ASKED = ForecastTask(
     systems=1,
     context_steps=80,

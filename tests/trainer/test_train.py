@@ -102,7 +102,10 @@ def test_a_trial_that_breaks_is_told_and_its_reservation_lost(command, folder, m
     assert told["spent"] == told["lost"] != "0"
 
 
-def test_steps_below_one_are_a_usage_error(command, capsys):
+@pytest.mark.parametrize(
+    ("steps", "told"), [("0", "0 is not above 0"), ("many", "many is no whole number")]
+)
+def test_steps_that_cannot_be_are_a_usage_error(command, capsys, steps, told):
     with pytest.raises(SystemExit, match="2"):
-        command("--steps", "0")
-    assert "0 is not above 0" in capsys.readouterr().err
+        command("--steps", steps)
+    assert told in capsys.readouterr().err

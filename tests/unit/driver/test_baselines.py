@@ -12,8 +12,8 @@ from lvray.core.run_folder import RunFolder
 from lvray.driver.baselines import write_baselines
 from lvray.planner.data import prepare
 from lvray.series.baselines import BASELINES, nearest_neighbours, seasonal_naive
-from lvray.series.dataset import read
 from lvray.series.forecasts import Forecasts
+from lvray.series.readers import read
 from lvray.series.rivals import Rivals
 from lvray.spec.load import load
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from lvray.core.errors import DataError
 from lvray.series import dataset
-from lvray.series.dataset import Dataset, read, split_systems
+from lvray.series.dataset import Dataset
+from lvray.series.readers import read
+from lvray.series.split import split_systems
 
 VALUES = np.arange(24, dtype=np.float64).reshape(2, 4, 3)
 

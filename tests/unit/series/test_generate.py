@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from lvray import generate
-from lvray.series import dataset
+from lvray.series import readers
 
 
 def test_a_data_set_is_written_and_spoken_of(tmp_path, capsys):
@@ -14,7 +14,7 @@ def test_a_data_set_is_written_and_spoken_of(tmp_path, capsys):
     assert (
         generate.main(["lotka-volterra", "--out", str(out), "--seed", "2", "--systems", "3"]) == 0
     )
-    assert dataset.read(out).values.shape == (3, 100, 2)
+    assert readers.read(out).values.shape == (3, 100, 2)
     said = capsys.readouterr().out
     assert said.startswith(
         f"{out}: 3 systems of 100 steps, prey and predator (lotka-volterra, seed 2)"
@@ -29,7 +29,7 @@ def test_a_file_that_is_there_is_kept_unless_forced(tmp_path, capsys):
     assert out.read_bytes() == b"mine"
     assert "--force overwrites it" in capsys.readouterr().err
     assert generate.main([*command, "--force"]) == 0
-    assert dataset.read(out).systems == 2
+    assert readers.read(out).systems == 2
 
 
 def test_a_file_that_cannot_be_written_is_one_message(tmp_path, capsys):
