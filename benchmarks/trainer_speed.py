@@ -14,7 +14,7 @@ import torch
 from bare import bare_model, seconds_of_steps
 
 from lvray.core.task import DataTask, EvaluationTask, Task
-from lvray.core.trial import LoraConfig, Measurement, StepPrices, TrialConfig
+from lvray.core.trial import LoraConfig, Measurement, Pause, StepPrices, TrialConfig
 from lvray.scheduler.milestones import unroll
 from lvray.series.codec import Codec
 from lvray.series.dataset import load
@@ -50,7 +50,7 @@ def task(folder: Path, steps: int) -> Task:
 
 def seconds_of_trainer(steps: int) -> float:
     """Seconds that the trainer itself reports for `steps` steps, its evaluation and checkpoint included."""
-    heard: list[Measurement] = []
+    heard: list[Measurement | Pause] = []
     with TemporaryDirectory() as folder:
         run(task(Path(folder), steps), heard.append)
     return heard[-1].seconds

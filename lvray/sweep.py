@@ -1,20 +1,24 @@
 """Runs a sweep file, stage after stage, and writes the report.
 
-    python -m lvray.sweep SWEEP.yaml [--set path=value …] [--scale F] [--runs FOLDER] [--fresh]
+    python -m lvray.sweep SWEEP.yaml [--set path=value …] [--scale F] [--runs FOLDER] [--address HOST:PORT] [--fresh]
 
 The same command goes on with a sweep that was interrupted, by Ctrl-C or otherwise: everything that
-was heard stands in the run folder's journal, and the checkpoints lie beside it.
+was heard stands in the run folder's journal, and the checkpoints lie beside it. SIGUSR1 asks it to pause:
+trials stop at their next step with a checkpoint, nothing is lost, and the exit code is 75.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from lvray.core.errors import LvrayError
+from lvray.core.preemption import Preemption
 from lvray.core.run_folder import RunFolder
 from lvray.core.units import format_flops, format_share
 from lvray.driver.walk import Run, open_run, walk
@@ -24,23 +28,25 @@ from lvray.scheduler.scheduler import Scheduler
 from lvray.spec.schema import Sweep
 
 
-def run_sweep(sweep: Sweep, folder: RunFolder) -> Run:
+def run_sweep(sweep: Sweep, folder: RunFolder, preemption: Preemption) -> Run:
     """The whole walk: plan, pay, run and judge each stage on Ray; then report.
 
     Raises:
+        Preempted: the session was asked to pause, and has.
         LvrayError: whatever a person can mend; what was heard until then is kept.
         KeyboardInterrupt: Ctrl-C or SIGTERM; likewise.
     """
     run = open_run(sweep, folder)
+    run.preemption = preemption
     if not run.history.ended:
-        _walk_on_ray(run)
+        _walk_on_ray(run, preemption)
     from lvray.reporting.page import write
 
     write(folder.root)
     return run
 
 
-def _walk_on_ray(run: Run) -> None:
+def _walk_on_ray(run: Run, preemption: Preemption) -> None:
     # Seconds of imports, paid only now that the sweep file, the data and the budget are known to be good.
     from lvray.ray_tune.backend import run_stage
     from lvray.ray_tune.session import ray_session, workers_for
@@ -62,6 +68,7 @@ def _walk_on_ray(run: Run) -> None:
             workers=workers,
             changed=run.changed,
             tick=view.tick,
+            preemption=preemption,
         )
 
     with LiveView(run.history, run.books.ledger) as view, ray_session():
@@ -83,8 +90,11 @@ def _wandb(run: Run) -> Callable[[StageHistory], None]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reads the command line; 0 well, 1 a deliberate error, 2 usage, 130 interrupted."""
+    """Reads the command line; 0 well, 1 a deliberate error, 2 usage, 75 paused as asked, 130 interrupted."""
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if arguments.address:
+        os.environ["RAY_ADDRESS"] = arguments.address
     try:
         wanted = asked(arguments)
         sweep = wanted.sweep
@@ -93,8 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = RunFolder(arguments.runs / sweep.name)
         if arguments.fresh:
             folder.put_aside()
-        with folder.locked():
-            run = run_sweep(sweep, folder)
+        preemption = Preemption(folder.pause)
+        with folder.locked(), preemption.listening():
+            run = run_sweep(sweep, folder, preemption)
     except LvrayError as error:
         print(f"lvray sweep: {error}", file=sys.stderr)
         return error.exit_code
@@ -118,6 +129,11 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(parser)
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="where run folders are made (default: runs)"
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="the head of a Ray cluster that is there already (default: $RAY_ADDRESS, or a Ray of its own, here)",
     )
     parser.add_argument(
         "--fresh", action="store_true", help="put a run folder of that name aside and start anew"

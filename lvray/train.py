@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lvray.core.arguments import positive
 from lvray.core.errors import LvrayError
+from lvray.core.preemption import Preemption
 from lvray.core.run_folder import RunFolder
 from lvray.core.trial import Measurement
 from lvray.core.units import format_flops, format_seconds
@@ -36,14 +37,16 @@ def one_trial(sweep: Sweep, *, steps: int, evaluations: int, forecast: bool) -> 
     return sweep.model_copy(update={"name": f"{sweep.name}-train", "stages": (stage,)})
 
 
-def train(sweep: Sweep, folder: RunFolder, *, threads: int) -> Run:
+def train(sweep: Sweep, folder: RunFolder, preemption: Preemption, *, threads: int) -> Run:
     """Runs the sweep's trials in this process, telling each measurement.
 
     Raises:
+        Preempted: the session was asked to pause, and the trial has.
         LvrayError: whatever a person can mend.
         KeyboardInterrupt: Ctrl-C; everything heard is kept.
     """
     run = open_run(sweep, folder)
+    run.preemption = preemption
 
     def carry_out(run: Run, scheduler: Scheduler) -> None:
         run_inline(
@@ -68,7 +71,7 @@ def _line(measurement: Measurement) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Reads the command line; 0 well, 1 a deliberate error, 2 usage, 130 interrupted."""
+    """Reads the command line; 0 well, 1 a deliberate error, 2 usage, 75 paused as asked, 130 interrupted."""
     arguments = _parser().parse_args(argv)
     try:
         sweep = one_trial(
@@ -80,8 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = RunFolder(arguments.runs / sweep.name)
         if arguments.fresh:
             folder.put_aside()
-        with folder.locked():
-            run = train(sweep, folder, threads=arguments.threads)
+        preemption = Preemption(folder.pause)
+        with folder.locked(), preemption.listening():
+            run = train(sweep, folder, preemption, threads=arguments.threads)
     except LvrayError as error:
         print(f"lvray train: {error}", file=sys.stderr)
         return error.exit_code

@@ -13,7 +13,9 @@ right. The verbs turn them into an exit code; anything that is not an `LvrayErro
     ├── Overdraft               a transfer that would leave an account below zero
     ├── JournalCorrupt          a journal line that is neither whole nor a torn last line
     ├── RunFolderError          a run folder that belongs to another sweep, is in use, or cannot be written
-    └── TrialFailed             a trial that failed more often than it may
+    ├── TrialFailed             a trial that failed more often than it may
+    ├── Superseded              an attempt that goes on though a later one of the same trial has begun
+    └── Preempted               exit code 75: the session was asked to pause; the same command goes on
 """
 
 from __future__ import annotations
@@ -71,6 +73,16 @@ class RunFolderError(LvrayError):
 
 class TrialFailed(LvrayError):
     """A trial that failed more often than it may."""
+
+
+class Superseded(LvrayError):
+    """An attempt that still runs, cut off from its driver, while a later one of the same trial has begun."""
+
+
+class Preempted(LvrayError):
+    """The session was asked to pause, and has: every trial waits at a checkpoint, the books are closed."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
 
 
 def missing_model(model: str, reason: str) -> str:

@@ -7,6 +7,7 @@ runs/<name>/
     ledger.jsonl        transfers (or wherever `ledger:` points)
     journal.jsonl       measurements and decisions
     <stage>.study.log   Optuna's study, of a stage whose configs it chose
+    pause               there while running trials are asked to pause
     trials/<id>/        config.json  forecasts/80+20.npz  checkpoints/step-00000123/ (with the adapter/ as peft reads it)
     baselines/          80+20.npz: what needs no model, on the windows that were forecast
     best/               the winner's adapter and its card
@@ -71,6 +72,11 @@ class RunFolder:
     def study(self, stage: str) -> Path:
         """Optuna's journal of the configs that a stage chose as it went."""
         return self.root / f"{stage}.study.log"
+
+    @property
+    def pause(self) -> Path:
+        """A file that is there while running trials are asked to pause."""
+        return self.root / "pause"
 
     @property
     def best(self) -> Path:

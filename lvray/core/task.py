@@ -99,12 +99,28 @@ class Task:
     """The trial's own folder, ``runs/<sweep>/trials/<trial_id>``, on storage that every node sees."""
     reached: int = -1
     """Index of the last milestone heard of: the attempt starts from that milestone's checkpoint."""
+    paused_at: int | None = None
+    """Step of a pause beyond that milestone, from whose checkpoint the attempt starts instead."""
     continues: str | None = None
     """The folder of the trial whose last checkpoint (adapter and optimizer) this trial starts from."""
     quantization: str = "none"
     """Of the frozen base: ``none``, or ``nf4``, 4-bit NormalFloat (QLoRA, arXiv:2305.14314)."""
     threads: int = 0
     """CPU threads torch may use; 0 leaves torch's own choice."""
+    pause_file: str | None = None
+    """A file whose appearance asks the attempt to pause at its next step; it too is on storage that every node sees."""
+
+    @property
+    def begins(self) -> bool:
+        """Whether nothing of the trial was done before this attempt."""
+        return self.reached < 0 and self.paused_at is None
+
+    @property
+    def start(self) -> int:
+        """Optimizer steps done where the attempt starts."""
+        if self.paused_at is not None:
+            return self.paused_at
+        return self.milestones[self.reached].step if self.reached >= 0 else 0
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain JSON values."""

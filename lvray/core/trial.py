@@ -248,6 +248,8 @@ class Measurement:
     """Training tokens of this attempt up to here, padding included."""
     device: str = ""
     """What it ran on: ``CPU``, or an accelerator by its name."""
+    host: str = ""
+    """Name of the machine, or node of a cluster, that it ran on."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Further figures by name: ``train_loss``, ``forecast_mae``, …; units stand in docs."""
     window_losses: tuple[float, ...] = ()
@@ -265,6 +267,7 @@ class Measurement:
             "seconds": self.seconds,
             "tokens": self.tokens,
             "device": self.device,
+            "host": self.host,
             "window_losses": list(self.window_losses),
             "metrics": {name: _plain(value) for name, value in self.metrics.items()},
         }
@@ -281,10 +284,34 @@ class Measurement:
         return cls(
             **known,
             flops=int(row["flops"]),
+            host=row.get("host", ""),
             validation_loss=loss,
             window_losses=tuple(row.get("window_losses", ())),
             metrics=metrics,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Where an attempt stood when it was asked to pause between two milestones; a checkpoint lies there. It ended with this."""
+
+    trial_id: str
+    attempt: int
+    step: int
+    """Optimizer steps done since the trial began."""
+    flops: int
+    """FLOPs that this attempt used up to here."""
+    seconds: float
+    """Wall-clock seconds of this attempt up to here, model loading not included."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain JSON values, FLOPs as a string."""
+        return {**_values(self), "flops": str(self.flops)}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Pause:
+        """Reads what `to_json` wrote."""
+        return cls(**{**row, "flops": int(row["flops"])})
 
 
 def _values(held: DataclassInstance) -> dict[str, Any]:
@@ -321,6 +348,8 @@ class Trial:
     failures: int = 0
     granted: int = -1
     """Index of the last milestone that is paid for, or -1."""
+    pauses: tuple[Pause, ...] = ()
+    """Of attempts that were asked to pause between two milestones, in order."""
 
     @property
     def reached(self) -> int:
@@ -333,10 +362,37 @@ class Trial:
         return self.curve[-1].step if self.curve else 0
 
     @property
+    def paused_at(self) -> int | None:
+        """Optimizer steps at the pause from which the trial goes on; None where it goes on from a milestone, or the start."""
+        last = self.pauses[-1].step if self.pauses else 0
+        return last if last > self.step else None
+
+    @property
+    def flops_done(self) -> int:
+        """FLOPs of the plan behind the place from which the trial goes on."""
+        behind = self.plan.flops_at(self.reached)
+        if self.paused_at is None:
+            return behind
+        return behind + (self.paused_at - self.step) * self.plan.prices.train_step
+
+    def flops_until(self, index: int) -> int:
+        """FLOPs from where the trial goes on to milestone `index`."""
+        return self.plan.flops_at(index) - self.flops_done
+
+    @property
     def flops_heard(self) -> int:
         """FLOPs that were heard of (what was lost comes on top, in the ledger)."""
-        by_attempt = {measurement.attempt: measurement.flops for measurement in self.curve}
-        return sum(by_attempt.values())
+        return sum({heard.attempt: heard.flops for heard in self._heard}.values())
+
+    @property
+    def seconds_heard(self) -> float:
+        """Wall-clock seconds of all attempts that were heard of."""
+        return sum({heard.attempt: heard.seconds for heard in self._heard}.values())
+
+    @property
+    def _heard(self) -> tuple[Measurement | Pause, ...]:
+        """All that was heard of it, of each attempt in order: a pause ends one."""
+        return (*self.curve, *self.pauses)
 
     @property
     def loss(self) -> float | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lvray.core.errors import LvrayError
-from lvray.core.trial import Action, Measurement
+from lvray.core.preemption import asked_by
+from lvray.core.trial import Action, Measurement, Pause
 from lvray.driver.walk import Run
 from lvray.scheduler.scheduler import Scheduler
 
@@ -26,24 +27,33 @@ def run_inline(
         threads: CPU threads that torch may use.
 
     Raises:
+        Preempted: the session was asked to pause, and the trial has.
         LvrayError: an attempt failed; what it held is lost, and no other is made here.
     """
     from lvray.trainer.loop import run as train  # seconds of imports
 
-    def report(measurement: Measurement) -> None:
-        decision = scheduler.hear(measurement)
-        heard(measurement)
+    def report(told: Measurement | Pause) -> None:
+        if isinstance(told, Pause):
+            scheduler.pause(told)
+            return
+        if run.preemption:
+            scheduler.hold("the session was asked to pause")
+        decision = scheduler.hear(told)
+        heard(told)
         if decision.action is not Action.CONTINUE:
             raise _Ended
 
     while (grant := scheduler.next_grant()) is not None:
         try:
-            train(run.task_of(grant, threads=threads), report)
+            task = run.task_of(grant, threads=threads)
+            train(task, report, asked_to_pause=asked_by(task.pause_file))
         except _Ended:
-            continue
+            pass
         except LvrayError as error:
             scheduler.fail(grant.plan.trial_id, str(error), retry=False)
             raise
         except KeyboardInterrupt:
             scheduler.interrupt("interrupted")
             raise
+        if run.preemption is not None:
+            run.preemption.ensure_not_asked()

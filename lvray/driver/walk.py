@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lvray.core.errors import BudgetTooSmall, RunFolderError, TrialFailed
+from lvray.core.preemption import Preemption
 from lvray.core.run_folder import RunFolder, write_whole
 from lvray.core.task import DataTask, Task
 from lvray.core.trial import Trial
@@ -70,6 +71,8 @@ class Run:
     """Puts the winner's adapter where people look for it."""
     clock: Clock = wall_clock
     """Tells the time of records."""
+    preemption: Preemption | None = None
+    """Whether this session was asked to pause; None where nobody can ask."""
     changed: Callable[[], None] = field(default=lambda: None)
     """Called when something was heard or decided."""
     stage_ended: Callable[[StageHistory], None] = field(default=lambda stage: None)
@@ -193,10 +196,13 @@ def walk(run: Run, carry_out: CarryOut) -> None:
     """Runs every stage in order, then closes the books.
 
     Raises:
+        Preempted: the session was asked to pause, and has.
         LvrayError: whatever a person can mend; what was heard until then is kept.
     """
     try:
         for stage in run.sweep.stages:
+            if run.preemption is not None:
+                run.preemption.ensure_not_asked()
             run_stage(run, stage, carry_out)
     except (TrialFailed, BudgetTooSmall):
         if run.sweep.ledger is not None:  # there is no way on, and others can use what is left

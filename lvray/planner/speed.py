@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lvray.core.errors import RunFolderError
 from lvray.core.run_folder import RunFolder
-from lvray.core.trial import StagePlan, Trial
+from lvray.core.trial import StagePlan
 from lvray.ledger.journal import Journal
 from lvray.scheduler.replay import StageHistory, fold
 
@@ -61,13 +61,8 @@ def measured(root: Path) -> Speed | None:
 
 def _pace(stage: StageHistory) -> Pace | None:
     flops = sum(trial.flops_heard for trial in stage.trials.values())
-    seconds = sum(_seconds(trial) for trial in stage.trials.values())
+    seconds = sum(trial.seconds_heard for trial in stage.trials.values())
     return Pace(flops / seconds, stage.workers) if flops and seconds else None
-
-
-def _seconds(trial: Trial) -> float:
-    """Seconds of all attempts that were heard."""
-    return sum({heard.attempt: heard.seconds for heard in trial.curve}.values())
 
 
 def seconds(plan: StagePlan, pace: Pace) -> float:

@@ -50,6 +50,8 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
         prices=plan.prices,
         folder=str(folder.trial(plan.trial_id).absolute()),
         reached=grant.reached,
+        paused_at=grant.paused_at,
+        pause_file=str(folder.pause.absolute()),
         continues=None if plan.continues is None else str(folder.trial(plan.continues).absolute()),
         quantization=sweep.quantization,
         threads=threads,

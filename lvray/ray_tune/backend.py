@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 from types import FrameType
-from typing import Any
 
 from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.experiment import Trial as TuneTrial
 
+from lvray.core.preemption import SIGNAL, Preemption
 from lvray.core.task import Task
+from lvray.core.trial import Pause, Status
 from lvray.ray_tune.scheduler import Relay
 from lvray.ray_tune.searcher import Admission
 from lvray.ray_tune.session import Workers
 from lvray.ray_tune.trainable import attempt
 from lvray.scheduler.scheduler import Grant, Scheduler
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end a session now."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,6 +39,7 @@ def run_stage(
     workers: Workers,
     changed: Callable[[], None],
     tick: Callable[[], None],
+    preemption: Preemption,
 ) -> None:
     """Runs the trials of a stage until nothing more can be granted.
 
@@ -45,16 +50,19 @@ def run_stage(
         workers: how many trials at once, and what each gets.
         changed: called whenever the scheduler heard something.
         tick: called every time Tune's loop goes round, for a view that shows the time.
+        preemption: whether this session was asked to pause.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM; open reservations are lost, everything heard is kept.
+        Preempted: the session was asked to pause, and every trial has.
     """
     interrupted = Event()
     admission = Admission(scheduler, task_of, workers.count, interrupted)
     resources = {"cpu": workers.cpus, "gpu": workers.gpus}
+    stage = _Stage(scheduler, admission.attempts, interrupted, preemption, tick)
     with (
         tempfile.TemporaryDirectory(prefix="lvray-", ignore_cleanup_errors=True) as folder,
-        _graceful(interrupted),
+        _signals_restored(),
     ):
         # Tune insists on a folder of its own; nothing in it is ever read again.
         Tuner(
@@ -72,23 +80,70 @@ def run_stage(
                 storage_path=folder,
                 verbose=0,
                 failure_config=FailureConfig(max_failures=0),
-                callbacks=[_Tick(tick)],
+                callbacks=[stage],
             ),
         ).fit()
     if interrupted.is_set():
         scheduler.interrupt("interrupted")
         raise Interrupted
+    if preemption:
+        # Nothing, unless the signal came in the moment in which Tune's own handler stood in for ours.
+        scheduler.interrupt("asked to pause, and ended before it was heard of")
+        preemption.ensure_not_asked()
 
 
-class _Tick(Callback):
-    """Tells the driver that Tune's loop went round."""
+class _Stage(Callback):
+    """What is done whenever Tune's loop goes round: look whether the session is to end, and show how things stand.
 
-    def __init__(self, tick: Callable[[], None]) -> None:
+    While Tune runs a stage, its own handler of SIGUSR1 is what ends its loop between two events, in a fraction of a
+    second. It is kept, to be called from here; the signals themselves come to us.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        attempts: Mapping[str, str],
+        interrupted: Event,
+        preemption: Preemption,
+        tick: Callable[[], None],
+    ) -> None:
         super().__init__()
+        self._scheduler = scheduler
+        self._attempts = attempts
+        self._interrupted = interrupted
+        self._preemption = preemption
         self._tick = tick
+        self._end_tune: Callable[[int, FrameType | None], object] = lambda signum, frame: None
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: object) -> None:
+    def setup(self, **info: object) -> None:
+        """Takes the signals over, once Tune has installed its handlers."""
+        tunes = signal.getsignal(signal.SIGUSR1)
+        assert callable(tunes), f"Tune handles SIGUSR1 by {tunes}"
+        self._end_tune = tunes
+        for number in ENDING:
+            signal.signal(number, lambda signum, frame: self._interrupted.set())
+        signal.signal(SIGNAL, self._preemption.ask)
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: object) -> None:
+        """Ends the stage if the session is to end, then shows how things stand."""
+        if self._interrupted.is_set():
+            # Before Tune takes its workers down, which may take long on a cluster that is being ended too.
+            self._scheduler.interrupt("interrupted")
+            self._end_tune(SIGNAL, None)
+        elif self._preemption:
+            self._scheduler.hold("the session was asked to pause")
+            if not any(trial.status == TuneTrial.RUNNING for trial in trials):
+                self._put_down_those_not_begun()
+                self._end_tune(SIGNAL, None)
         self._tick()
+
+    def _put_down_those_not_begun(self) -> None:
+        """Trials that were granted a stretch and found no worker since: they have used nothing."""
+        for name in self._attempts.values():
+            trial = self._scheduler.trials[name]
+            if trial.status is Status.RUNNING:
+                place = trial.paused_at or trial.step
+                self._scheduler.pause(Pause(name, trial.attempt, place, flops=0, seconds=0.0))
 
     def __getstate__(self) -> dict[str, object]:
         """Nothing: Tune pickles all it is given, to restore it in a way that we never use."""
@@ -96,14 +151,9 @@ class _Tick(Callback):
 
 
 @contextmanager
-def _graceful(interrupted: Event) -> Iterator[None]:
-    """Turns Ctrl-C and SIGTERM into the signal that ends Tune between two events, in seconds."""
-
-    def end(signum: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+def _signals_restored() -> Iterator[None]:
+    """Puts every handler back that a stage, ours or Tune's, has replaced."""
+    before = {number: signal.getsignal(number) for number in (*ENDING, SIGNAL)}
     try:
         yield
     finally:

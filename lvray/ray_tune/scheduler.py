@@ -11,8 +11,8 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from lvray.core.trial import Action, Measurement
-from lvray.ray_tune.trainable import FAILURE
+from lvray.core.trial import Action, Measurement, Pause
+from lvray.ray_tune.trainable import FAILURE, MEASUREMENT, PAUSE
 from lvray.scheduler.scheduler import Scheduler
 
 
@@ -37,18 +37,23 @@ class Relay(FIFOScheduler):
     def on_trial_result(
         self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
     ) -> str:
-        """Asks what the trial does after this milestone."""
-        decision = self._scheduler.hear(Measurement.from_json(json.loads(result["measurement"])))
+        """Asks what the trial does after this milestone; one that paused has ended."""
+        if PAUSE in result:
+            self._scheduler.pause(Pause.from_json(json.loads(result[PAUSE])))
+            go_on = False
+        else:
+            heard = Measurement.from_json(json.loads(result[MEASUREMENT]))
+            go_on = self._scheduler.hear(heard).action is Action.CONTINUE
         self._changed()
-        go_on = decision.action is Action.CONTINUE
         return str(TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: TuneController, trial: TuneTrial) -> None:
         """Notes that the attempt broke. Tune itself never retries: a retry must be paid for first."""
         name = self._attempts[trial.trial_id]
         told = self._folder_of(name) / FAILURE
-        if told.exists():
-            failure = json.loads(told.read_text(encoding="utf-8"))
+        failure = json.loads(told.read_text(encoding="utf-8")) if told.exists() else None
+        # An attempt that was given up as lost may still have written there.
+        if failure is not None and failure["attempt"] == self._scheduler.trials[name].attempt:
             self._scheduler.fail(name, failure["reason"], retry=failure["retry"])
         else:
             self._scheduler.fail(name, "the worker process ended without a word")

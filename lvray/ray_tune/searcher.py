@@ -47,7 +47,7 @@ class Admission(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A config once it is paid for, None to wait, FINISHED for no more."""
-        if self._interrupted.is_set():
+        if self._interrupted.is_set() or self._scheduler.held:
             return str(Searcher.FINISHED)
         if self._scheduler.running >= self._workers:
             return None

@@ -12,9 +12,13 @@ from typing import Any
 from ray import tune
 
 from lvray.core.errors import LvrayError
+from lvray.core.preemption import asked_by
 from lvray.core.run_folder import write_whole
 from lvray.core.task import Task
-from lvray.core.trial import Measurement
+from lvray.core.trial import Measurement, Pause
+
+MEASUREMENT, PAUSE = "measurement", "pause"
+"""Under which of these a report to the driver holds, as JSON, what it is."""
 
 FAILURE = "failure.json"
 """In the trial's folder: what broke its last attempt, for the driver and for whoever looks into it."""
@@ -34,9 +38,10 @@ def attempt(config: Mapping[str, Any]) -> None:
     try:
         from lvray.trainer.loop import run  # seconds of imports, which only a worker pays
 
-        run(task, report)
+        run(task, report, asked_to_pause=asked_by(task.pause_file))
     except Exception as error:
         row = {
+            "attempt": task.attempt,
             "reason": reason_of(error),
             "retry": not isinstance(error, LvrayError),
             "traceback": traceback.format_exc(),
@@ -51,16 +56,14 @@ def reason_of(error: Exception) -> str:
     return text if isinstance(error, LvrayError) else f"{type(error).__name__}: {text}"
 
 
-def report(measurement: Measurement) -> None:
-    """Hands a measurement to the driver and waits for its answer.
+def report(heard: Measurement | Pause) -> None:
+    """Hands what a trial says to the driver and waits for its answer.
 
-    Ray's own views show the flat figures; the driver reads the whole measurement from the text.
+    Ray's own views show the flat figures; the driver reads the whole from the text.
     """
-    tune.report(
-        {
-            "measurement": json.dumps(measurement.to_json()),
-            "validation_loss": measurement.validation_loss,
-            "step": measurement.step,
-            "flops": float(measurement.flops),
-        }
-    )
+    told = {"step": heard.step, "flops": float(heard.flops)}
+    if isinstance(heard, Pause):
+        tune.report({PAUSE: json.dumps(heard.to_json()), **told})
+        return
+    row = json.dumps(heard.to_json())
+    tune.report({MEASUREMENT: row, "validation_loss": heard.validation_loss, **told})

@@ -208,7 +208,7 @@ def trial_seconds_left(trial: Trial) -> float | None:
     """Seconds from the last milestone heard of to the end of what is granted, at the pace so far."""
     if trial.status is not Status.RUNNING or not trial.curve:
         return None
-    ahead = trial.plan.flops_at(trial.granted) - trial.plan.flops_at(trial.reached)
+    ahead = trial.flops_until(trial.granted)
     heard = trial.curve[-1]
     return ahead * heard.seconds / heard.flops
 

@@ -165,7 +165,7 @@ class FreezeThaw:
 
         def merit(trial: Trial) -> tuple[float, float, str]:
             told = self._outlook(trial)
-            stretch = trial.plan.flops_at(trial.reached + 1) - trial.plan.flops_at(trial.reached)
+            stretch = trial.flops_until(trial.reached + 1)
             gain = 0.0 if told is None else told.improvement(best) / stretch
             return -gain, trial.loss or 0.0, trial.plan.trial_id
 

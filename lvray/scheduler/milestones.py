@@ -64,12 +64,21 @@ def fill(
     evaluations: int,
     forecast: bool,
     behind: Sequence[Milestone] = (),
+    paused_at: int | None = None,
 ) -> tuple[Milestone, ...] | None:
-    """Milestones of a trial that takes as many whole steps as `flops` buy from `behind` on.
+    """Milestones of a trial that takes as many whole steps as `flops` buy from where it stands.
 
     Gives None where `flops` do not even pay for one step and its evaluation.
+
+    Args:
+        prices: what the parts of the trial cost.
+        flops: what may be spent from here on.
+        evaluations: how many milestones there are to be, at most.
+        forecast: whether forecasts are generated at the last of them.
+        behind: milestones already reached.
+        paused_at: steps done, where the trial stands beyond the last of them.
     """
-    begun = behind[-1].step if behind else 0
+    begun = paused_at or (behind[-1].step if behind else 0)
     for count in range(evaluations, 0, -1):
         steps = steps_within(prices, flops, evaluations=count, forecast=forecast)
         if steps >= count:

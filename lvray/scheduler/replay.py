@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lvray.core.trial import Measurement, StagePlan, Status, Trial, TrialPlan
+from lvray.core.trial import Measurement, Pause, StagePlan, Status, Trial, TrialPlan
 
 
 @dataclass(slots=True)
@@ -87,6 +87,11 @@ def take(history: History, record: Mapping[str, Any]) -> None:
             trials = _stage_of(history, measurement.trial_id).trials
             trial = trials[measurement.trial_id]
             trials[measurement.trial_id] = replace(trial, curve=(*trial.curve, measurement))
+        case "pause":
+            pause = Pause.from_json(record["pause"])
+            trials = _stage_of(history, pause.trial_id).trials
+            trial = trials[pause.trial_id]
+            trials[pause.trial_id] = replace(trial, pauses=(*trial.pauses, pause))
         case "start" | "decision" | "failure" | "interruption" | "close":
             trials = _stage_of(history, record["trial_id"]).trials
             trials[record["trial_id"]] = _after(trials[record["trial_id"]], record)

@@ -76,7 +76,7 @@ class Roster(Mapping[str, Trial]):
         return len(self._by_status[status])
 
     def interrupted(self) -> Iterator[str]:
-        """Paused trials that were stopped on their way from one rung to the next, in the order of the plan."""
+        """Paused trials that stopped on their way from one rung to the next, in the order of the plan."""
         return iter(self._between)
 
     def standing(self, rung: int) -> int:
@@ -133,23 +133,29 @@ class Roster(Mapping[str, Trial]):
         self._granted += sign * trial.plan.flops_at(trial.granted)
         self._attempts += sign * trial.attempt
         if not trial.status.final:
-            self._ahead += sign * (trial.plan.price - trial.plan.flops_at(trial.granted))
+            paid = max(trial.plan.flops_at(trial.granted), trial.flops_done)
+            self._ahead += sign * (trial.plan.price - paid)
         highest = -1
         for rung, index in rungs_of(trial):
             if index > trial.reached:
                 break
             highest = rung
+            paused_beyond = index == trial.reached and trial.paused_at is not None
             judged = (score(trial, index), name)
             if trial.status is Status.FAILED or not math.isfinite(judged[0]):
                 continue
             _change(self._standing[rung], judged, sign)
-            if max(trial.granted, trial.reached) > index:
+            if max(trial.granted, trial.reached) > index or paused_beyond:
                 self._gone[rung] += sign
             elif not trial.status.final:
                 _change(self._waiting[rung], judged, sign)
         if trial.status.final:
             return
-        at_rung = highest >= 0 and milestone_of(trial, highest) == trial.reached
+        at_rung = (
+            highest >= 0
+            and milestone_of(trial, highest) == trial.reached
+            and trial.paused_at is None
+        )
         if highest < 0 or not at_rung or trial.granted > trial.reached:
             self._underway[highest + 1] += sign
         if trial.status is Status.PAUSED and not at_rung:

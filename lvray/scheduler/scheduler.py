@@ -16,7 +16,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lvray.core.errors import Overdraft
-from lvray.core.trial import Action, Decision, Measurement, StagePlan, Status, Trial, TrialPlan
+from lvray.core.trial import (
+    Action,
+    Decision,
+    Measurement,
+    Pause,
+    StagePlan,
+    Status,
+    Trial,
+    TrialPlan,
+)
 from lvray.core.units import format_flops
 from lvray.ledger.books import Books
 from lvray.scheduler.milestones import fill
@@ -42,6 +51,12 @@ class Grant:
     until: int
     """Index of the last milestone paid for."""
     flops: int
+    paused_at: int | None = None
+    """Steps at a pause beyond that milestone, whose checkpoint the stretch starts from instead."""
+
+    def flops_to(self, index: int) -> int:
+        """FLOPs that the attempt has used when it comes to milestone `index`."""
+        return self.flops - self.plan.flops_at(self.until) + self.plan.flops_at(index)
 
 
 class Scheduler:
@@ -82,6 +97,8 @@ class Scheduler:
         self._session = session
         self._most_failures = most_failures
         self._choose = choose
+        self._held = ""
+        """Why nothing more is granted, in words; empty while it is."""
 
     # What a driver asks.
 
@@ -95,8 +112,15 @@ class Scheduler:
         """Whether nothing runs and nothing more can be granted; asking changes nothing."""
         return self.running == 0 and self._affordable() is None
 
+    @property
+    def held(self) -> bool:
+        """Whether `hold` was called: nothing is granted any more, though it could be paid for."""
+        return bool(self._held)
+
     def next_grant(self) -> Grant | None:
         """Pays for the stretch that a free worker should take up now; None to wait, or for no more."""
+        if self.held:
+            return None
         while (chosen := self._affordable()) is not None and chosen[0].plan.open:
             self._configure(chosen[0])
         if chosen is None:
@@ -116,7 +140,7 @@ class Scheduler:
             }
         )
         self.trials.put(granted)
-        return Grant(granted.plan, attempt, granted.reached, until, flops)
+        return Grant(granted.plan, attempt, granted.reached, until, flops, granted.paused_at)
 
     # What a driver tells.
 
@@ -137,10 +161,33 @@ class Scheduler:
         self.trials.put(heard)
         self._pay(trial, measurement)
         decision = self._policy.judge(heard, self.trials)
+        if decision.action is Action.CONTINUE and self.held:
+            decision = Decision(Action.PAUSE, f"{decision.reason}, but {self._held}")
         if decision.action is Action.CONTINUE and heard.reached == heard.granted:
             decision = self._prolong(heard, decision)
         self._conclude(self.trials[measurement.trial_id], decision)
         return decision
+
+    def hold(self, reason: str) -> None:
+        """Grants nothing more: trials pause at the next milestone that they report, whatever the policy says.
+
+        The next driver goes on as if nothing had been.
+        """
+        self._held = reason
+
+    def pause(self, pause: Pause) -> None:
+        """Notes that an attempt ended between two milestones because it was asked to: no step is lost, or paid for twice.
+
+        One heard before, or of an attempt that is over, changes nothing.
+        """
+        trial = self.trials[pause.trial_id]
+        if trial.status is not Status.RUNNING or pause.attempt != trial.attempt:
+            return
+        self._record({"event": "pause", "pause": pause.to_json()})
+        paused = replace(trial, pauses=(*trial.pauses, pause))
+        self.trials.put(paused)
+        self._pay(trial, pause)
+        self._put_down(paused)
 
     def fail(self, trial_id: str, reason: str, *, retry: bool = True) -> None:
         """Notes that an attempt broke: what it held is lost, and the trial waits for another attempt or fails."""
@@ -180,7 +227,11 @@ class Scheduler:
         for trial in tuple(self.trials.values()):
             for index, measurement in enumerate(trial.curve):
                 self._pay(replace(trial, curve=trial.curve[:index]), measurement)
-            if trial.status is Status.RUNNING and trial.curve:
+            for pause in trial.pauses:
+                self._pay(trial, pause)
+            if trial.status is Status.RUNNING and _has_paused(trial):
+                self._put_down(trial)
+            elif trial.status is Status.RUNNING and trial.curve:
                 decision = self._policy.judge(trial, self.trials)
                 if decision.action is Action.STOP:
                     self._conclude(trial, decision)
@@ -224,14 +275,14 @@ class Scheduler:
             trial = self._fitted(self.trials[name], available)
             if trial is not None:
                 until = self._policy.reserve_until(trial)
-                if trial.plan.flops_at(until) - trial.plan.flops_at(trial.reached) <= available:
+                if trial.flops_until(until) <= available:
                     return trial, until
         return None
 
     def _fitted(self, trial: Trial, available: int) -> Trial | None:
         """A trial that fills its stage is laid out anew when a loss has left less than its plan asks for."""
         plan = trial.plan
-        if not plan.fills or plan.price - plan.flops_at(trial.reached) <= available:
+        if not plan.fills or plan.price - trial.flops_done <= available:
             return trial
         behind = plan.milestones[: trial.reached + 1]
         ahead = len(plan.milestones) - len(behind)
@@ -241,6 +292,7 @@ class Scheduler:
             evaluations=ahead,
             forecast=plan.milestones[-1].forecast,
             behind=behind,
+            paused_at=trial.paused_at,
         )
         return (
             None
@@ -271,7 +323,7 @@ class Scheduler:
         name = trial.plan.trial_id
         if trial.plan != self.trials[name].plan:
             self._record({"event": "replan", "trial": trial.plan.to_json()})
-        flops = trial.plan.flops_at(until) - trial.plan.flops_at(trial.reached)
+        flops = trial.flops_until(until)
         self._books.reserve(
             self.stage.name, name, flops, key=f"{self._session}/{name}/{until}/{attempt}"
         )
@@ -289,17 +341,37 @@ class Scheduler:
 
     def _unpaid(self, trial: Trial) -> str:
         """Why a trial that should go on does not, in words."""
-        plan = trial.plan
-        need = plan.flops_at(self._policy.reserve_until(trial)) - plan.flops_at(trial.reached)
+        need = trial.flops_until(self._policy.reserve_until(trial))
         left = self._books.available(self.stage.name)
         return f"its next stretch costs {format_flops(need)} FLOPs and the stage has {format_flops(left)}"
 
-    def _pay(self, before: Trial, measurement: Measurement) -> None:
+    def _pay(self, before: Trial, heard: Measurement | Pause) -> None:
         """Spends what the attempt used since it was last heard of."""
-        known = [heard.flops for heard in before.curve if heard.attempt == measurement.attempt]
-        used = measurement.flops - max(known, default=0)
+        known = [told.flops for told in before.curve if told.attempt == heard.attempt]
+        used = heard.flops - max(known, default=0)
         name = before.plan.trial_id
-        self._books.spend(name, used, key=f"{name}/{measurement.milestone}/{measurement.attempt}")
+        place = f"step-{heard.step}" if isinstance(heard, Pause) else f"{heard.milestone}"
+        if used:  # one that paused where it had just been heard used nothing more
+            self._books.spend(name, used, key=f"{name}/{place}/{heard.attempt}")
+
+    def _return_unused(self, trial: Trial) -> None:
+        """Gives what a trial still holds back to its stage."""
+        name = trial.plan.trial_id
+        held = self._books.held(name)
+        if held:
+            key = f"{self._session}/{name}/{trial.granted}/{trial.attempt}"
+            self._books.release(name, self.stage.name, held, key=key)
+
+    def _put_down(self, trial: Trial) -> None:
+        """Lets a trial wait that has paused between two milestones."""
+        self._return_unused(trial)
+        reason = f"asked to pause, stands at step {trial.pauses[-1].step}"
+        self._settle_status(
+            trial,
+            status=_interrupted(trial),
+            event={"event": "interruption", "attempt": trial.attempt, "reason": reason},
+            reason=reason,
+        )
 
     def _lose(self, trial: Trial) -> None:
         name = trial.plan.trial_id
@@ -323,12 +395,8 @@ class Scheduler:
 
     def _conclude(self, trial: Trial, decision: Decision) -> None:
         """Gives back what a trial that does not go on still holds, and journals the decision."""
-        name = trial.plan.trial_id
         if decision.action is not Action.CONTINUE:
-            held = self._books.held(name)
-            if held:
-                key = f"{self._session}/{name}/{trial.granted}/{trial.attempt}"
-                self._books.release(name, self.stage.name, held, key=key)
+            self._return_unused(trial)
         status = {
             Action.CONTINUE: Status.RUNNING,
             Action.PAUSE: Status.PAUSED,
@@ -358,6 +426,11 @@ class Scheduler:
 
 def _interrupted(trial: Trial) -> Status:
     return Status.PAUSED if trial.curve else Status.PLANNED
+
+
+def _has_paused(trial: Trial) -> bool:
+    """Whether the trial's last attempt was heard to pause."""
+    return bool(trial.pauses) and trial.pauses[-1].attempt == trial.attempt
 
 
 def _at_end(trial: Trial) -> bool:

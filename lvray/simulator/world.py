@@ -139,7 +139,7 @@ class World:
             attempt=grant.attempt,
             milestone=index,
             step=milestone.step,
-            flops=milestone.flops - plan.flops_at(grant.reached),
+            flops=grant.flops_to(index),
             validation_loss=reading.validation_loss,
             seconds=round(seconds, 3),
             device="simulated",

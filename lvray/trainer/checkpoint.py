@@ -33,11 +33,14 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from lvray.core.errors import CheckpointError, RunFolderError
-from lvray.core.run_folder import ADAPTER, checkpoint_path
+from lvray.core.errors import CheckpointError, RunFolderError, Superseded
+from lvray.core.run_folder import ADAPTER, checkpoint_path, write_whole
 from lvray.core.trial import LoraConfig
 
 FORMAT = "lvray-checkpoint/1"
+
+CLAIM = "attempt"
+"""In a trial's folder: the number of the attempt that may write there."""
 
 _ADAPTER, _OPTIMIZER, _STATE = "adapter.safetensors", "optimizer.pt", "state.json"
 _PARTIAL = re.compile(r"\..+\.partial")
@@ -189,6 +192,31 @@ def restore_generators(checkpoint: Checkpoint, device: torch.device) -> None:
         torch.cuda.set_rng_state(checkpoint.generators["cuda"], device)
     if device.type == "mps" and "mps" in checkpoint.generators:
         torch.mps.set_rng_state(checkpoint.generators["mps"])
+
+
+def claim(trial: Path, attempt: int) -> None:
+    """Notes that `attempt` is the one that writes in the trial's folder from now on.
+
+    Raises:
+        RunFolderError: the folder cannot be written.
+        Superseded: a later attempt has begun.
+    """
+    ensure_claimed(trial, attempt)
+    write_whole(trial / CLAIM, f"{attempt}\n")
+
+
+def ensure_claimed(trial: Path, attempt: int) -> None:
+    """Refuses an attempt that another has taken over from: its node was cut off, given up as lost, and works on.
+
+    Raises:
+        Superseded: a later attempt has begun.
+    """
+    claimed = trial / CLAIM
+    latest = int(claimed.read_text(encoding="utf-8")) if claimed.exists() else 0
+    if latest > attempt:
+        raise Superseded(
+            f"attempt {attempt} in {trial} works on though attempt {latest} has begun; it ends here"
+        )
 
 
 def keep_checkpoints(trial: Path, *, keep: Collection[int]) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from socket import gethostname
 from time import perf_counter
 
 import torch
@@ -28,9 +29,11 @@ from transformers import PreTrainedModel
 from lvray.core.errors import CheckpointError
 from lvray.core.run_folder import checkpoint_path, write_whole
 from lvray.core.task import Task
-from lvray.core.trial import LoraConfig, Measurement, StepPrices, TrialConfig
+from lvray.core.trial import LoraConfig, Measurement, Pause, StepPrices, TrialConfig
 from lvray.trainer.batches import Batches, Texts, read_texts, training_batches
 from lvray.trainer.checkpoint import (
+    claim,
+    ensure_claimed,
     keep_checkpoints,
     latest_checkpoint,
     put_file,
@@ -54,6 +57,15 @@ CHECK_EVERY = 16
 """Steps between two looks at whether the loss is still finite: each look waits for the device."""
 
 
+Report = Callable[[Measurement | Pause], None]
+"""Hears of a trial at each milestone, and where it pauses between two."""
+
+
+def never() -> bool:
+    """Nobody asks the trial to pause."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What one attempt works with."""
@@ -65,10 +77,11 @@ class Bench:
     texts: Texts
     model: PreTrainedModel | PeftModel
     """The base model, with the adapter if the trial has one."""
+    asked_to_pause: Callable[[], bool] = never
 
 
-def run(task: Task, report: Callable[[Measurement], None]) -> None:
-    """Trains one trial from the last milestone heard of to its last one, reporting at each.
+def run(task: Task, report: Report, *, asked_to_pause: Callable[[], bool] = never) -> None:
+    """Trains one trial from where it stood to its last milestone, reporting at each.
 
     `report` is called when the milestone's checkpoint is on the disk. It may block, and it may raise
     (`SystemExit` ends an attempt): nothing is swallowed. The base model is left as it was found.
@@ -76,15 +89,20 @@ def run(task: Task, report: Callable[[Measurement], None]) -> None:
     A loss that is not finite ends the attempt: the next milestone is reported at once, with NaN, the
     step that was reached and the FLOPs that were used, and without a checkpoint.
 
+    `asked_to_pause` is looked at before every step. Once it is true the attempt writes a checkpoint where it
+    stands, reports a `Pause` and ends; evaluations and forecasts are not broken off.
+
     Raises:
         DataError: the data set cannot be read, or is too small or too short for what is asked.
         ModelError: the base model cannot be had, lacks a layer that the adapter is for, or takes no such prompts as
             are asked for.
         CheckpointError: the checkpoint to go on from is missing, damaged, or does not fit.
         RunFolderError: the trial's folder cannot be written.
+        Superseded: a later attempt at the trial has begun.
     """
     if task.threads:
         torch.set_num_threads(task.threads)
+    claim(Path(task.folder), task.attempt)
     config = json.dumps(task.config.to_json(), indent=1)
     write_whole(Path(task.folder) / "config.json", config + "\n")
     device = pick_device(task.device)
@@ -98,13 +116,15 @@ def run(task: Task, report: Callable[[Measurement], None]) -> None:
     )
     model = attach(base, task.config.lora, task.config.seed)
     try:
-        bench = Bench(task, device, accelerator_on(device.type), tokenizer, texts, model)
+        bench = Bench(
+            task, device, accelerator_on(device.type), tokenizer, texts, model, asked_to_pause
+        )
         _reach_milestones(bench, report)
     finally:
         detach(model)
 
 
-def _reach_milestones(bench: Bench, report: Callable[[Measurement], None]) -> None:
+def _reach_milestones(bench: Bench, report: Report) -> None:
     """Trains, evaluates, writes and reports, milestone by milestone."""
     task, config = bench.task, bench.task.config
     torch.manual_seed(config.seed)
@@ -114,11 +134,17 @@ def _reach_milestones(bench: Bench, report: Callable[[Measurement], None]) -> No
     for index in range(task.reached + 1, len(task.milestones)):
         milestone = task.milestones[index]
 
-        # 1. train exactly to the milestone, or until the loss is lost
+        # 1. train exactly to the milestone, or until the loss is lost, or somebody asks for a pause
+        begun = step
+        heard = task.milestones[index - 1].step if index else 0
         stretch = learner.train(step, milestone.step) if learner else Stretch()
         step += stretch.steps
         meter.steps += stretch.steps
         metrics = stretch.metrics()
+        if learner and stretch.finite and step < milestone.step:
+            learner.checkpoint(step, keep={heard, begun, step})
+            report(Pause(task.trial_id, task.attempt, step, meter.flops, meter.seconds))
+            return
 
         # 2. evaluate
         loss = math.nan
@@ -133,10 +159,10 @@ def _reach_milestones(bench: Bench, report: Callable[[Measurement], None]) -> No
             meter.forecasts += 1
 
         # 3. write down where the trial stands
-        assert not finite or step == milestone.step, "only a lost loss stops between milestones"
         if learner and finite:
-            before = task.milestones[max(index - 1, 0)].step
-            learner.checkpoint(step, keep={before, step})
+            # Until this milestone is heard of, the trial goes on from where this stretch began, and its winner's
+            # adapter would be that of the milestone before.
+            learner.checkpoint(step, keep={heard, begun, step})
 
         # 4. report, and perhaps never return
         report(
@@ -151,6 +177,7 @@ def _reach_milestones(bench: Bench, report: Callable[[Measurement], None]) -> No
                 seconds=meter.seconds,
                 tokens=meter.tokens,
                 device=name_of(bench.device),
+                host=gethostname(),
                 metrics=metrics,
             )
         )
@@ -218,7 +245,7 @@ class Learner:
         A trial that continues another begins with that one's weights and moments, at its own step 0,
         with its own schedule and seed. Checkpoints that nobody heard of are removed.
         """
-        task, step = self.bench.task, 0
+        task = self.bench.task
         point = resume_point(task)
         if point is not None:
             checkpoint = read_checkpoint(point)
@@ -228,14 +255,14 @@ class Learner:
                     "a trial can only go on with rank, alpha, targets, variant and head_bias as they were"
                 )
             restore_weights(checkpoint, self.bench.model, self.optimizer)
-            if task.reached >= 0:
+            if not task.begins:
                 restore_generators(checkpoint, self.bench.device)
-                step = checkpoint.step
-        keep_checkpoints(Path(task.folder), keep={step} if task.reached >= 0 else ())
-        return step
+        heard = {task.milestones[task.reached].step} if task.reached >= 0 else set()
+        keep_checkpoints(Path(task.folder), keep=heard if task.begins else heard | {task.start})
+        return task.start
 
     def train(self, start: int, stop: int) -> Stretch:
-        """Takes optimizer steps `start` to `stop` - 1, fewer if the loss is no longer finite.
+        """Takes optimizer steps `start` to `stop` - 1, fewer if the loss is no longer finite or a pause is asked for.
 
         Loss and gradient norm are summed on the device, so that it is never waited for between two
         checks.
@@ -250,6 +277,8 @@ class Learner:
         done = 0
         model.train()
         for step in range(start, stop):
+            if bench.asked_to_pause():
+                break
             rate = lr_at(step, config, steps_in_all)
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -269,8 +298,13 @@ class Learner:
         return Stretch(done, loss_sum.item() / done, norm_sum.item() / done, rate)
 
     def checkpoint(self, step: int, *, keep: set[int]) -> None:
-        """Writes the checkpoint after `step` steps; only then removes those not in `keep`."""
+        """Writes the checkpoint after `step` steps; only then removes those not in `keep`.
+
+        Raises:
+            Superseded: a later attempt at the trial has begun, and needs checkpoints that this one would remove.
+        """
         bench, trial = self.bench, Path(self.bench.task.folder)
+        ensure_claimed(trial, bench.task.attempt)
         write_checkpoint(
             trial,
             bench.model,
@@ -330,8 +364,8 @@ def resume_point(task: Task) -> Path | None:
     Raises:
         CheckpointError: the trial to continue from has no checkpoint.
     """
-    if task.reached >= 0:
-        return checkpoint_path(Path(task.folder), task.milestones[task.reached].step)
+    if not task.begins:
+        return checkpoint_path(Path(task.folder), task.start)
     return None if task.continues is None else latest_checkpoint(Path(task.continues))
 
 

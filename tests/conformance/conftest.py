@@ -22,6 +22,7 @@ from types import ModuleType
 import pytest
 
 from lvray.core.errors import CheckpointError
+from lvray.core.preemption import Preemption
 from lvray.core.task import DataTask, EvaluationTask, Task
 from lvray.core.trial import Measurement, StagePlan, Status, Trial, TrialConfig
 from lvray.ledger.books import Books
@@ -196,6 +197,7 @@ class OnRay:
                 workers=Workers(WORKERS, cpus=1, gpus=0),
                 changed=heard,
                 tick=lambda: None,
+                preemption=Preemption(folder / "pause"),
             )
         except Interrupted as error:
             raise DriverKilled from error
@@ -204,7 +206,9 @@ class OnRay:
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def made_up_run(task: Task, report: Callable[[Measurement], None]) -> None:
+def made_up_run(
+    task: Task, report: Callable[[Measurement], None], *, asked_to_pause: Callable[[], bool]
+) -> None:
     """Stands where `lvray.trainer.loop.run` does: it trains nothing, and breaks once wherever chance has it."""
     Path(task.folder).mkdir(parents=True, exist_ok=True)
     slope = Slope(Path(task.folder).parents[1])

@@ -20,6 +20,7 @@ from lvray.core.errors import BudgetTooSmall
 from lvray.core.trial import (
     Action,
     Measurement,
+    Pause,
     StagePlan,
     Status,
     StepPrices,
@@ -54,7 +55,7 @@ class World:
     kills: bool = True
     grants: list[tuple[Grant, int]] = field(default_factory=list)
     """Grants being worked on, with the next milestone each will report."""
-    old: list[Measurement] = field(default_factory=list)
+    old: list[Measurement | Pause] = field(default_factory=list)
     sessions: int = 0
     writes_left: int | None = None
 
@@ -96,15 +97,28 @@ class World:
     def measure(self, grant: Grant, index: int) -> Measurement:
         milestone = grant.plan.milestones[index]
         loss = float("nan") if self.chance.random() < 0.03 else self.chance.random()
-        used = milestone.flops - grant.plan.flops_at(grant.reached)
+        used = grant.flops_to(index)
         if loss != loss:  # a diverged trial ends before its milestone
             used -= self.chance.randrange(used - self._spent_before(grant, index))
         return Measurement(
             grant.plan.trial_id, grant.attempt, index, milestone.step, used, loss, 1.0
         )
 
+    def paused(self, grant: Grant, index: int) -> Pause | None:
+        """A pause at any step on the way to milestone `index`; None where there is no step to take."""
+        plan = grant.plan
+        begun = plan.milestones[index - 1].step if index else 0
+        if index == grant.reached + 1 and grant.paused_at is not None:
+            begun = grant.paused_at
+        steps = plan.milestones[index].step - begun
+        if not steps:
+            return None
+        done = self.chance.randrange(steps)
+        used = self._spent_before(grant, index) + done * plan.prices.train_step
+        return Pause(plan.trial_id, grant.attempt, begun + done, used, 1.0)
+
     def _spent_before(self, grant: Grant, index: int) -> int:
-        return grant.plan.flops_at(index - 1) - grant.plan.flops_at(grant.reached)
+        return max(0, grant.flops_to(index - 1))
 
     def event(self, workers: int) -> None:
         if len(self.grants) < workers and (grant := self.scheduler.next_grant()) is not None:
@@ -117,6 +131,12 @@ class World:
         if fate < 0.08:
             self.scheduler.fail(grant.plan.trial_id, "the worker died")
             return
+        if fate < 0.16 and (pause := self.paused(grant, index)) is not None:
+            self.scheduler.pause(pause)
+            self.old.append(pause)
+            return
+        if fate < 0.17:
+            self.scheduler.hold("its time is up")  # of this driver: the next one grants again
         measurement = self.measure(grant, index)
         decision = self.scheduler.hear(measurement)
         self.old.append(measurement)
@@ -126,7 +146,8 @@ class World:
         if fate > 0.85:
             again = self.chance.choice(self.old)
             before = repr((self.scheduler.trials, self.books.ledger.balances))
-            self.scheduler.hear(again)
+            tell = self.scheduler.pause if isinstance(again, Pause) else self.scheduler.hear
+            tell(again)
             assert before == repr((self.scheduler.trials, self.books.ledger.balances)), (
                 "heard twice"
             )
@@ -148,6 +169,8 @@ class World:
                 while not self.scheduler.finished:
                     self.event(workers)
                     self.check()
+                    if self.scheduler.held and not self.scheduler.running:
+                        self.start()
                 self.writes_left = None
             except Killed:
                 self.writes_left = None
@@ -245,3 +268,24 @@ def test_nothing_is_lost_or_stopped_when_nothing_goes_wrong(tmp_path):
     world.run(2)
     assert world.books.ledger.balance(SPENT) == stage.price == stage.allowance
     assert {trial.status for trial in world.scheduler.trials.values()} == {Status.COMPLETED}
+
+
+def test_a_stage_whose_trials_all_pause_again_and_again_costs_what_was_planned(tmp_path):
+    """Nothing is lost, nothing is paid for twice, and every trial comes to its end."""
+    prices = StepPrices(10, 100, 7)
+    plans = tuple(plan_of(index, prices, 40) for index in range(3))
+    stage = StagePlan("search", plans, 3 * plans[0].price, "fixed")
+
+    class Restless(random.Random):
+        """Half of all attempts pause, somewhere on their way."""
+
+        def random(self) -> float:
+            return 0.1 if super().random() < 0.5 else 0.5
+
+    world = World(stage, tmp_path, Restless(0), kills=False)
+    world.run(2)
+    trials = world.scheduler.trials.values()
+    assert sum(len(trial.pauses) for trial in trials) > 5
+    assert {trial.status for trial in trials} == {Status.COMPLETED}
+    assert world.books.ledger.balance(SPENT) == stage.price == stage.allowance
+    assert not [row for row in world.books.ledger.transfers if row.kind == "lose"]

@@ -185,3 +185,60 @@ def test_a_worker_that_is_killed_is_tried_again_from_its_checkpoint(tmp_path):
     assert failures[0]["status"] in {"planned", "paused"}
     assert failures[0]["reason"] == "the worker process ended without a word"
     assert audit(folder)["ok"]
+
+
+def test_a_sweep_that_is_asked_to_pause_loses_nothing_and_goes_on_where_it_stood(tmp_path):
+    folder = tmp_path / "runs" / "small"
+    stops = (
+        ("start", 2),
+        ("measurement", 5),
+    )  # while the workers load the model, and as they train
+    for times, (event, count) in enumerate(stops, 1):
+        driver = start(tmp_path)
+        wait_for(folder, event, count)
+        driver.send_signal(signal.SIGUSR1)
+        out, err = driver.communicate(timeout=120)
+        assert driver.returncode == 75, (out, err)
+        assert "goes on from here" in err
+        assert "Traceback" not in err
+        told = audit(folder)
+        assert told["ok"], told["findings"]
+        assert (told["lost"], told["reserved"]) == ("0", "0")
+        assert not (folder / "pause").exists()
+        rows = [row["event"] for row in journal(folder)]
+        assert rows.count("session") == times
+    driver = start(tmp_path)
+    _, err = driver.communicate(timeout=300)
+    assert driver.returncode == 0, err
+    told = audit(folder)
+    assert told["ok"], told["findings"]
+    assert told["lost"] == "0"
+    assert int(told["spent"]) >= 0.97 * int(told["budget"])
+
+
+def test_a_trial_that_paused_between_milestones_does_none_of_its_steps_again(tmp_path):
+    """One long stretch, without Ray: the driver and the trial are one process."""
+    command = [sys.executable, "-m", "lvray.train", str(SMALL), "--steps", "1000"]
+    command += ["--evaluations", "1", "--set", "budget=1e13"]
+    folder = tmp_path / "runs" / "small-train"
+    steps = []
+    for _ in range(2):
+        driver = subprocess.Popen(
+            command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        wait_for(folder, "start", len(steps) + 1)
+        place = folder / "trials" / "train"
+        while driver.poll() is None and not (place / "attempt").exists():
+            sleep(0.1)
+        sleep(4)
+        driver.send_signal(signal.SIGUSR1)
+        _, err = driver.communicate(timeout=60)
+        assert driver.returncode == 75, err
+        steps = [row["pause"]["step"] for row in journal(folder) if row["event"] == "pause"]
+    assert 0 < steps[0] < steps[1] < 1000, steps
+    last = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert last.returncode == 0, last.stderr
+    plan = next(row for row in journal(folder) if row["event"] == "stage")
+    told = audit(folder)
+    assert told["ok"], told["findings"]
+    assert told["spent"] == plan["trials"][0]["milestones"][-1]["flops"]

@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lvray.core.errors import CheckpointError, ModelError
+from lvray.core.errors import CheckpointError, ModelError, Superseded
 from lvray.core.run_folder import checkpoint_path
 from lvray.core.trial import TrialConfig
 from lvray.flops.price import NUMERIC_TOKENS
 from lvray.series import windows as cutting
 from lvray.series.forecasts import Forecasts
 from lvray.trainer import batches, head, loop
-from lvray.trainer.checkpoint import read_checkpoint
+from lvray.trainer.checkpoint import claim, read_checkpoint
 from lvray.trainer.loop import lr_at, run
 from lvray.trainer.model import detach, load_adapter, load_base
 from lvray.trainer.tokenizer import load_tokenizer
@@ -136,6 +136,93 @@ def test_a_missing_checkpoint_is_told_in_words(make_task):
         heard(make_task(4, 8, reached=0))
 
 
+# %% Pausing
+
+
+def paused(task, after):
+    """Runs a task that is asked to pause before its step number `after` (from 0); gives what it reported."""
+    told, looks = [], iter(range(10_000))
+    run(task, told.append, asked_to_pause=lambda: next(looks) >= after)
+    return told
+
+
+@pytest.mark.parametrize(
+    "lora", [{}, {"dropout": 0.3}, {"head_bias": True}], ids=["plain", "dropout", "bias"]
+)
+def test_a_run_that_pauses_between_milestones_equals_an_uninterrupted_one_bit_for_bit(
+    make_task, lora
+):
+    how = {"lora": lora, "schedule": "cosine", "weight_decay": 0.01}
+    whole = make_task(4, 8, 12, name="whole", **how)
+    straight = heard(whole)
+
+    task = make_task(4, 8, 12, name="paused", **how)
+    *none, first = paused(task, after=3)
+    assert (none, first.step) == ([], 3)
+    torch.rand(100)  # the world goes on in between
+    [second] = paused(replace(task, paused_at=3, attempt=2), after=0)
+    *at_4, third = paused(replace(task, paused_at=3, attempt=3), after=3)
+    assert [m.step for m in at_4] == [4]
+    assert third.step == 6
+    rest = heard(replace(task, reached=0, paused_at=6, attempt=4))
+
+    assert [m.validation_loss for m in at_4 + rest] == [m.validation_loss for m in straight]
+    assert same_bits(state(task, 12), state(whole, 12))
+    used = first.flops + second.flops + third.flops + rest[-1].flops
+    assert used == straight[-1].flops
+    assert second.flops == 0
+
+
+def test_a_pause_keeps_the_checkpoint_of_the_milestone_and_its_own(make_task, trial_folder):
+    task = make_task(4, 8, 12)
+
+    def kept():
+        return sorted(int(path.name[5:]) for path in (trial_folder("t") / "checkpoints").iterdir())
+
+    paused(task, after=6)
+    assert kept() == [4, 6]
+    paused(replace(task, reached=0, paused_at=6, attempt=2), after=1)
+    assert kept() == [4, 6, 7]  # until the driver has heard of it
+    heard(replace(task, reached=0, paused_at=7, attempt=3), until=1)
+    assert kept() == [4, 7, 8]
+
+
+def test_a_trial_that_is_not_asked_does_not_pause_and_one_at_its_milestone_does_not_either(
+    make_task,
+):
+    told = paused(make_task(2, 4), after=4)
+    assert [m.milestone for m in told] == [0, 1]
+
+
+def test_a_lost_loss_is_told_before_a_pause(make_task):
+    [measurement] = paused(make_task(8, 16, learning_rate=1e30, gradient_clip=0.0), after=4)
+    assert math.isnan(measurement.validation_loss)
+    assert measurement.step < 8
+
+
+def test_a_forecast_is_not_broken_off(make_task):
+    task = make_task(0, forecast=True)
+    told = paused(replace(task, config=replace(task.config, lora=None)), after=0)
+    assert [m.milestone for m in told] == [0]
+
+
+def test_an_attempt_that_was_given_up_as_lost_leaves_the_checkpoints_of_the_next_alone(
+    make_task, trial_folder
+):
+    task = make_task(2, 4, 6)
+
+    def report(measurement):
+        if measurement.milestone == 0:  # cut off here, while another worker takes the trial up
+            claim(trial_folder("t"), 2)
+
+    with pytest.raises(Superseded, match=r"attempt 1 .* attempt 2 has begun"):
+        run(task, report)
+    kept = sorted(path.name for path in (trial_folder("t") / "checkpoints").iterdir())
+    assert kept == ["step-00000002"]
+    with pytest.raises(Superseded):
+        run(task, report)
+
+
 # %% Milestones and FLOPs
 
 
@@ -164,7 +251,11 @@ def test_the_base_model_has_one_milestone_at_step_0(make_task, trial_folder):
     assert (measurement.step, measurement.flops) == (0, task.milestones[0].flops)
     assert math.isfinite(measurement.validation_loss)
     assert set(measurement.metrics) == {"forecast_mae", "forecast_rmse", "forecast_short"}
-    assert {path.name for path in trial_folder("t").iterdir()} == {"config.json", "forecasts"}
+    assert {path.name for path in trial_folder("t").iterdir()} == {
+        "attempt",
+        "config.json",
+        "forecasts",
+    }
 
 
 def test_an_untrained_adapter_is_the_base_model(make_task):
