@@ -228,3 +228,20 @@ def test_a_trial_that_fills_its_stage_and_paused_is_laid_out_from_the_pause_on()
         done = behind[0].flops + (50 - behind[0].step) * PRICES.train_step
         assert flops - 10 < again[-1].flops - done <= flops
     assert fill(PRICES, 109, evaluations=3, forecast=False, behind=behind, paused_at=50) is None
+
+
+def test_one_that_fills_its_stage_paused_and_then_crashed_goes_on_with_what_is_left():
+    milestones = fill(PRICES, 2_000, evaluations=4, forecast=False)
+    filling = TrialPlan("t0", "search", TrialConfig(), milestones, PRICES, fills=True)
+    desk = Desk(StagePlan("search", (filling,), 2_000, "fixed"))
+    first = milestones[0].step
+    desk.scheduler.next_grant()
+    desk.scheduler.pause(Pause("t0", 1, first - 1, (first - 1) * 10, seconds=1.0))
+    for attempt in (2, 3):
+        desk.scheduler.next_grant()
+        desk.scheduler.fail("t0", f"attempt {attempt} died")
+    left = desk.books.available("search")
+    grant = desk.scheduler.next_grant()
+    ends = grant.plan.milestones
+    assert ends[0].step > first - 1
+    assert left - 10 < grant.flops_to(len(ends) - 1) <= left
