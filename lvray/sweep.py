@@ -49,6 +49,7 @@ def run_sweep(sweep: Sweep, folder: RunFolder, preemption: Preemption) -> Run:
 def _walk_on_ray(run: Run, preemption: Preemption) -> None:
     # Seconds of imports, paid only now that the sweep file, the data and the budget are known to be good.
     from lvray.ray_tune.backend import run_stage
+    from lvray.ray_tune.gauges import Gauges
     from lvray.ray_tune.session import ray_session, workers_for
     from lvray.reporting.live import LiveView
 
@@ -67,12 +68,27 @@ def _walk_on_ray(run: Run, preemption: Preemption) -> None:
             folder_of=run.folder.trial,
             workers=workers,
             changed=run.changed,
-            tick=view.tick,
+            tick=tick,
             preemption=preemption,
         )
 
-    with LiveView(run.history, run.books.ledger) as view, ray_session():
-        run.changed = view.changed
+    def changed() -> None:
+        view.changed()
+        gauges.changed()
+
+    def tick() -> None:
+        view.tick()
+        gauges.tick()
+
+    dashboard = run.sweep.resources.dashboard
+    with (
+        LiveView(run.history, run.books.ledger) as view,
+        ray_session(dashboard=dashboard) as where,
+    ):
+        if where:
+            view.say(where)
+        gauges = Gauges(run.history, run.books.ledger)
+        run.changed = changed
         run.stage_ended = _wandb(run)
         walk(run, carry_out)
 

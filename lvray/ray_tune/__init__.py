@@ -8,6 +8,7 @@ one that starts from our own checkpoint. So nothing depends on how Tune pauses, 
 - `scheduler`  what Tune hears of a trial goes to our scheduler, and its answer back
 - `trainable`  what runs in a worker
 - `backend`    one stage, from its first grant to its last measurement
+- `gauges`     what Prometheus sees of it
 """
 
 import os

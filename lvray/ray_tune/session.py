@@ -6,9 +6,10 @@ import importlib.util
 import logging
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 
@@ -38,19 +39,31 @@ class Workers:
 
 
 @contextmanager
-def ray_session() -> Iterator[None]:
-    """Starts Ray on this machine, or joins the cluster that RAY_ADDRESS names, and leaves it again."""
+def ray_session(*, dashboard: bool = False) -> Iterator[str]:
+    """Starts Ray on this machine, or joins the cluster that RAY_ADDRESS names, and leaves it again.
+
+    Args:
+        dashboard: whether a Ray that is started here gets its dashboard; a cluster has the one it was started with.
+
+    Yields:
+        A sentence on where the dashboard is; empty where there is none.
+
+    Raises:
+        LvrayError: Ray does not start, or a dashboard is wanted that is not installed.
+    """
     joins = bool(os.environ.get("RAY_ADDRESS"))
+    # Without an address Ray would join whatever cluster someone has started on this machine.
+    own = {} if joins else {"address": "local", "object_store_memory": 200 * 1024**2}
     if not joins:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    own = (
-        {}
-        if joins
-        else {"object_store_memory": 200 * 1024**2, "include_dashboard": _has_dashboard()}
-    )
+        own["include_dashboard"] = dashboard
+        if dashboard:
+            _ensure_dashboard()
+            _keep_token()
+        else:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     for attempt in range(1, STARTS + 1):
         try:
-            ray.init(logging_level="ERROR", log_to_driver=False, **own)
+            context = ray.init(logging_level="ERROR", log_to_driver=False, **own)
             break
         except (
             RuntimeError
@@ -61,14 +74,57 @@ def ray_session() -> Iterator[None]:
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        yield
+        yield where_dashboard(context.dashboard_url, os.environ)
     finally:
         ray.shutdown()
 
 
-def _has_dashboard() -> bool:
-    """Whether ray[default] is installed: asking Ray for a dashboard without it raises."""
-    return importlib.util.find_spec("aiohttp_cors") is not None
+def _keep_token() -> None:
+    """Puts a token where Ray looks for one, since a browser asks a person for it; one that is there stays.
+
+    Ray would make the file itself, but readable to everyone on the machine.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    except OSError as error:
+        raise LvrayError(
+            f"{path}: the dashboard's token cannot be kept there: {error.strerror}; set RAY_AUTH_TOKEN_PATH to a file that has one"
+        ) from error
+
+
+def where_dashboard(address: str | None, environment: Mapping[str, str]) -> str:
+    """Says where Ray's dashboard is and where its token is found, but never the token.
+
+    Args:
+        address: host and port, as Ray tells them; nothing where there is no dashboard.
+        environment: of the driver, in which Ray looks for its token in this order.
+    """
+    if not address:
+        return ""
+    if environment.get("RAY_AUTH_MODE") != "token":
+        return f"Ray's dashboard: http://{address}"
+    if environment.get("RAY_AUTH_TOKEN"):
+        place = "in RAY_AUTH_TOKEN, in this driver's environment"
+    elif environment.get("RAY_AUTH_TOKEN_PATH"):
+        place = f"in {environment['RAY_AUTH_TOKEN_PATH']}"
+    else:
+        place = "what `ray get-auth-token` prints"
+    return f"Ray's dashboard: http://{address}, the token it asks for: {place}"
+
+
+def _ensure_dashboard() -> None:
+    """Raises an error in words where Ray's dashboard is not installed."""
+    if importlib.util.find_spec("aiohttp_cors") is None:
+        raise LvrayError(
+            "resources.dashboard asks for Ray's dashboard, which is not installed: `pip install 'lvray[cluster]'`, or leave it out"
+        )
 
 
 def workers_for(trials: int, *, wanted: int | None, trials_per_gpu: int, device: str) -> Workers:

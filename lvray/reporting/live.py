@@ -66,6 +66,11 @@ class Scene:
     ledger: Ledger
 
     @property
+    def sweep(self) -> str:
+        """The sweep's name; empty before a driver has begun."""
+        return str(self.history.sessions[-1]["spec"]["name"]) if self.history.sessions else ""
+
+    @property
     def budget(self) -> int:
         """FLOPs granted in all."""
         return -self.ledger.balance(SOURCE)
@@ -85,12 +90,11 @@ class Scene:
     @property
     def held_back(self) -> int:
         """FLOPs set aside for stages that have not begun: no stage before them can touch these."""
-        sweep = str(self.history.sessions[-1]["spec"]["name"]) if self.history.sessions else ""
-        begun = {stage_account(sweep, stage) for stage in self.history.stages}
+        begun = {stage_account(self.sweep, stage) for stage in self.history.stages}
         return sum(
             flops
             for account, flops in self.ledger.balances.items()
-            if account.startswith(stage_account(sweep, "")) and account not in begun
+            if account.startswith(stage_account(self.sweep, "")) and account not in begun
         )
 
     @property
@@ -117,7 +121,9 @@ class Scene:
         return unspent * elapsed / done
 
 
-def render(scene: Scene, *, elapsed: float, spent_before: int, width: int) -> RenderableType:
+def render(
+    scene: Scene, *, elapsed: float, spent_before: int, width: int, note: str = ""
+) -> RenderableType:
     """The whole view.
 
     Args:
@@ -125,6 +131,7 @@ def render(scene: Scene, *, elapsed: float, spent_before: int, width: int) -> Re
         elapsed: seconds since this session began.
         spent_before: FLOPs that were spent when it began.
         width: columns of the terminal.
+        note: what else there is to say, at the foot.
     """
     left = scene.seconds_left(elapsed=elapsed, spent_before=spent_before)
     head = Text.assemble(
@@ -133,7 +140,8 @@ def render(scene: Scene, *, elapsed: float, spent_before: int, width: int) -> Re
         f"{format_seconds(elapsed)} gone",
         "" if left is None else f", about {format_seconds(left)} left",
     )
-    return Group(head, bar(scene, width), legend(scene), trial_table(scene.trials))
+    foot = [Text(note, style="yellow")] if note else []
+    return Group(head, bar(scene, width), legend(scene), trial_table(scene.trials), *foot)
 
 
 def legend(scene: Scene) -> Text:
@@ -214,7 +222,10 @@ def trial_seconds_left(trial: Trial) -> float | None:
 
 
 class LiveView:
-    """Shows a sweep while it runs. `changed` when something was heard, `tick` whenever there is time."""
+    """Shows a sweep while it runs. `changed` when something was heard, `tick` whenever there is time.
+
+    The driver has one; whoever watches from elsewhere has one too, fed from the run folder (`reporting.watch`).
+    """
 
     def __init__(
         self,
@@ -223,16 +234,22 @@ class LiveView:
         *,
         console: Console | None = None,
         clock: Callable[[], float] = monotonic,
+        note: Callable[[], str] = lambda: "",
     ) -> None:
         self._scene = Scene(history, ledger)
         self._console = console or Console(file=sys.stdout, highlight=False)
         self._clock = clock
-        self._begun = self._shown = clock()
-        self._spent_before = ledger.balance(SPENT)
+        self._note = note
+        self._shown = clock()
         self._told: dict[str, tuple[Status, int, str]] = {}
         self._live = (
             Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
         )
+        self.since(self._shown, ledger.balance(SPENT))
+
+    def since(self, begun: float, spent: int) -> None:
+        """Counts time and rate from `begun`, in seconds of the clock, when `spent` FLOPs were spent."""
+        self._begun, self._spent_before = begun, spent
 
     def __enter__(self) -> LiveView:
         """Takes over the bottom of the terminal."""
@@ -258,10 +275,19 @@ class LiveView:
         else:
             self._tell_news()
 
+    def heard(self) -> None:
+        """Tells one event of many in a log; a terminal shows where they led, by `changed`."""
+        if not self._live:
+            self._tell_news()
+
     def tick(self) -> None:
         """Lets the clock go on, at most four times a second."""
         if self._live and self._clock() - self._shown >= REFRESH_SECONDS:
             self._refresh()
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays: above the picture, or among the events."""
+        self._console.print(text, soft_wrap=True, markup=False)
 
     def _refresh(self) -> None:
         assert self._live is not None, "only a terminal is refreshed"
@@ -271,6 +297,7 @@ class LiveView:
             elapsed=self._shown - self._begun,
             spent_before=self._spent_before,
             width=self._console.width,
+            note=self._note(),
         )
         self._live.update(view, refresh=True)
 
@@ -282,4 +309,4 @@ class LiveView:
                 _, status, _, at, step, loss, flops, _, why = cells(trial)
                 share = format_share(self._scene.spent, self._scene.budget)
                 line = f"{share:>6} spent  {name:<14} {status:<9} {at:>5} step {step:<11} loss {loss:<7} {flops:>8}  {why}"
-                self._console.print(line.rstrip(), soft_wrap=True, markup=False)
+                self.say(line.rstrip())

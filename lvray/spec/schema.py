@@ -424,6 +424,8 @@ class ResourcesSpec(Spec):
     """``auto`` takes CUDA, else MPS, else the CPU."""
     max_failures: Annotated[int, Field(ge=0, le=100)] = 2
     """How often a trial may fail and be tried again from its last checkpoint."""
+    dashboard: bool = False
+    """Whether a Ray that is started for the sweep has its dashboard; a cluster has the one it was started with."""
 
 
 class WandbSpec(Spec):
