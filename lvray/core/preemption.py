@@ -55,14 +55,17 @@ class Preemption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listens for the signal; what an earlier session was asked is forgotten."""
+        """Listens for the signal; what an earlier session was asked is forgotten.
+
+        The file stays where the session did pause, for those who watch the run folder.
+        """
         self.file.unlink(missing_ok=True)
         before = signal.signal(SIGNAL, self.ask)
         try:
             yield
+            self.file.unlink(missing_ok=True)
         finally:
             signal.signal(SIGNAL, before)
-            self.file.unlink(missing_ok=True)
 
 
 def asked_by(

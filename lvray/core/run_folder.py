@@ -7,7 +7,7 @@ runs/<name>/
     ledger.jsonl        transfers (or wherever `ledger:` points)
     journal.jsonl       measurements and decisions
     <stage>.study.log   Optuna's study, of a stage whose configs it chose
-    pause               there while running trials are asked to pause
+    pause               there while trials are asked to pause, and until the next driver goes on
     trials/<id>/        config.json  forecasts/80+20.npz  checkpoints/step-00000123/ (with the adapter/ as peft reads it)
     baselines/          80+20.npz: what needs no model, on the windows that were forecast
     best/               the winner's adapter and its card
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def pause(self) -> Path:
-        """A file that is there while running trials are asked to pause."""
+        """A file that asks running trials to pause; it stays until the next driver goes on."""
         return self.root / "pause"
 
     @property

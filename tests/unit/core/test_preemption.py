@@ -34,7 +34,14 @@ def test_what_an_earlier_session_was_asked_is_forgotten(preemption):
     with preemption.listening():
         assert not preemption.file.exists()
         preemption.ask()
-    assert not preemption.file.exists()
+    assert not preemption.file.exists()  # asked, and at its end before it could pause
+
+
+def test_the_file_tells_those_who_watch_that_the_session_has_paused(preemption):
+    with pytest.raises(Preempted), preemption.listening():
+        preemption.ask()
+        preemption.ensure_not_asked()
+    assert preemption.file.exists()
 
 
 def test_afterwards_the_signal_does_what_it_did_before(preemption):
