@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lvray.core.errors import LvrayError
 from lvray.core.preemption import Preemption
@@ -26,6 +27,9 @@ from lvray.planner.asked import add_arguments, asked
 from lvray.scheduler.replay import StageHistory
 from lvray.scheduler.scheduler import Scheduler
 from lvray.spec.schema import Sweep
+
+if TYPE_CHECKING:
+    from lvray.ray_tune.capacity import Node, Room
 
 
 def run_sweep(sweep: Sweep, folder: RunFolder, preemption: Preemption) -> Run:
@@ -50,23 +54,23 @@ def _walk_on_ray(run: Run, preemption: Preemption) -> None:
     # Seconds of imports, paid only now that the sweep file, the data and the budget are known to be good.
     from lvray.ray_tune.backend import run_stage
     from lvray.ray_tune.gauges import Gauges
-    from lvray.ray_tune.session import ray_session, workers_for
+    from lvray.ray_tune.session import ray_session
     from lvray.reporting.live import LiveView
 
     def carry_out(run: Run, scheduler: Scheduler) -> None:
-        resources = run.sweep.resources
-        workers = workers_for(
-            sum(not trial.status.final for trial in scheduler.trials.values()),
-            wanted=resources.workers,
-            trials_per_gpu=resources.trials_per_gpu,
-            device=resources.device,
-        )
-        run.record({"event": "workers", "stage": scheduler.stage.name, **asdict(workers)})
+        room = _room(run, scheduler, preemption, view.say)
+
+        def tick() -> None:
+            room()  # while trials wait for a node, Tune asks for no further one
+            view.tick()
+            gauges.tick()
+
         run_stage(
             scheduler,
-            lambda grant: run.task_of(grant, threads=workers.threads),
+            lambda grant: run.task_of(grant, threads=room.workers.threads),
             folder_of=run.folder.trial,
-            workers=workers,
+            workers=room.workers,
+            capacity=room,
             changed=run.changed,
             tick=tick,
             preemption=preemption,
@@ -76,14 +80,9 @@ def _walk_on_ray(run: Run, preemption: Preemption) -> None:
         view.changed()
         gauges.changed()
 
-    def tick() -> None:
-        view.tick()
-        gauges.tick()
-
-    dashboard = run.sweep.resources.dashboard
     with (
         LiveView(run.history, run.books.ledger) as view,
-        ray_session(dashboard=dashboard) as where,
+        ray_session(dashboard=run.sweep.resources.dashboard) as where,
     ):
         if where:
             view.say(where)
@@ -91,6 +90,43 @@ def _walk_on_ray(run: Run, preemption: Preemption) -> None:
         run.changed = changed
         run.stage_ended = _wandb(run)
         walk(run, carry_out)
+
+
+def _room(
+    run: Run, scheduler: Scheduler, preemption: Preemption, say: Callable[[str], None]
+) -> Room:
+    """Divides the nodes among the trials of a stage, and writes down how many run at once, now and whenever that changes."""
+    from lvray.ray_tune.capacity import Room, workers_for
+    from lvray.ray_tune.session import nodes
+
+    resources, stage = run.sweep.resources, scheduler.stage.name
+    left = max(1, sum(not trial.status.final for trial in scheduler.trials.values()))
+    most = min(left, resources.workers or left)
+
+    def tell(words: str) -> None:
+        run.record({"event": "nodes", "stage": stage, "told": words})
+        say(words)
+
+    def nodes_or_leave() -> Sequence[Node]:
+        preemption.ensure_not_asked()  # while there is no node, nobody else looks
+        return nodes()
+
+    workers = workers_for(
+        nodes_or_leave,
+        most,
+        trials_per_gpu=resources.trials_per_gpu,
+        device=resources.device,
+        tell=tell,
+    )
+    room = Room(
+        nodes,
+        workers,
+        most,
+        changed=lambda count: run.record({"event": "capacity", "stage": stage, "count": count}),
+        tell=tell,
+    )
+    run.record({"event": "workers", "stage": stage, "count": room(), **asdict(workers)})
+    return room
 
 
 def _wandb(run: Run) -> Callable[[StageHistory], None]:

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from socket import gethostname
 
 from lvray.core.errors import RunFolderError
 
@@ -112,7 +113,7 @@ class RunFolder:
         """Holds the folder for one driver; the lock ends with the process, however it ends.
 
         Raises:
-            RunFolderError: another process holds it, or the folder cannot be written.
+            RunFolderError: another process holds it, or the folder cannot be written, or has no locks.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -121,17 +122,43 @@ class RunFolder:
             raise RunFolderError(f"{self.root}: cannot be written: {error.strerror}") from error
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                take_lock(handle, self.root, wait=False)
             except BlockingIOError:
-                holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
+                holder = (
+                    os.read(handle, 512).decode(errors="replace").strip() or "a process unknown"
+                )
                 raise RunFolderError(
-                    f"{self.root} is in use by process {holder}; wait for it, or end it first"
+                    f"{self.root} is in use by {holder}; wait for it, or end it first"
                 ) from None
             os.ftruncate(handle, 0)
-            os.write(handle, f"{os.getpid()}\n".encode())
+            os.write(handle, f"process {os.getpid()} on {gethostname()}\n".encode())
             yield
         finally:
             os.close(handle)
+
+
+def take_lock(handle: int, path: Path, *, wait: bool = True) -> None:
+    """Locks an open file for this process alone; the lock ends with the process, however it ends.
+
+    Args:
+        handle: the file's descriptor.
+        path: what is locked with it, for messages.
+        wait: whether to wait while another process holds it.
+
+    Raises:
+        BlockingIOError: another process holds it, and `wait` is off.
+        RunFolderError: the file system has no such locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise RunFolderError(
+            f"{path}: cannot be locked: {error.strerror}. Two drivers must never write there at once, so it has to lie on "
+            "a file system that has flock (Lustre has it when mounted with -o flock; docs/ledger.md tells of others): "
+            "--runs puts run folders elsewhere, `ledger: {path: …}` a shared ledger"
+        ) from error
 
 
 def checkpoint_path(trial: Path, step: int) -> Path:

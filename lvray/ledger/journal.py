@@ -7,7 +7,6 @@ before the next append. A damaged line anywhere else is an error that names it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lvray.core.errors import JournalCorrupt, RunFolderError
+from lvray.core.run_folder import take_lock
 
 Clock = Callable[[], datetime]
 """Says what time it is: the machine's clock, or a simulation's."""
@@ -192,7 +192,7 @@ class Journal:
         """Holds the file for one transaction; the lock ends with the process, however it ends.
 
         Raises:
-            RunFolderError: the folder cannot be written.
+            RunFolderError: the folder cannot be written, or has no locks.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ class Journal:
         except OSError as error:
             raise RunFolderError(f"{self.path}: cannot be written: {error.strerror}") from error
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            take_lock(lock.fileno(), self.path)
             yield
 
     def _hold_to_length(self, length: int) -> None:

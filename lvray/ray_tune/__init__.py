@@ -3,9 +3,11 @@
 One Tune trial is one *attempt* at one of our trials: a pause ends it, a promotion or a retry is a new
 one that starts from our own checkpoint. So nothing depends on how Tune pauses, restores or retries.
 
-- `session`    starting and ending Ray; what the machine offers
+- `session`    starting and ending Ray; which nodes there are
+- `capacity`   what a trial gets of a node, and how many fit
 - `searcher`   admission: a Tune trial exists once its stretch is paid for
 - `scheduler`  what Tune hears of a trial goes to our scheduler, and its answer back
+- `lost`       what ended a worker that said nothing of it
 - `trainable`  what runs in a worker
 - `backend`    one stage, from its first grant to its last measurement
 - `gauges`     what Prometheus sees of it

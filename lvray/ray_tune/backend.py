@@ -17,9 +17,9 @@ from ray.tune.experiment import Trial as TuneTrial
 from lvray.core.preemption import SIGNAL, Preemption
 from lvray.core.task import Task
 from lvray.core.trial import Pause, Status
+from lvray.ray_tune.capacity import Capacity, Workers
 from lvray.ray_tune.scheduler import Relay
 from lvray.ray_tune.searcher import Admission
-from lvray.ray_tune.session import Workers
 from lvray.ray_tune.trainable import attempt
 from lvray.scheduler.scheduler import Grant, Scheduler
 
@@ -37,6 +37,7 @@ def run_stage(
     *,
     folder_of: Callable[[str], Path],
     workers: Workers,
+    capacity: Capacity,
     changed: Callable[[], None],
     tick: Callable[[], None],
     preemption: Preemption,
@@ -47,7 +48,8 @@ def run_stage(
         scheduler: the stage; it is told everything and decides everything.
         task_of: what a worker is told of a grant.
         folder_of: the folder of a trial, by its id.
-        workers: how many trials at once, and what each gets.
+        workers: what each trial gets.
+        capacity: how many trials may run at once; asked before every grant, since nodes join and leave.
         changed: called whenever the scheduler heard something.
         tick: called every time Tune's loop goes round, for a view that shows the time.
         preemption: whether this session was asked to pause.
@@ -57,7 +59,9 @@ def run_stage(
         Preempted: the session was asked to pause, and every trial has.
     """
     interrupted = Event()
-    admission = Admission(scheduler, task_of, workers.count, interrupted)
+    admission = Admission(
+        scheduler, task_of, capacity, ending=lambda: interrupted.is_set() or bool(preemption)
+    )
     resources = {"cpu": workers.cpus, "gpu": workers.gpus}
     stage = _Stage(scheduler, admission.attempts, interrupted, preemption, tick)
     with (

@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from lvray.core.trial import Action, Measurement, Pause
+from lvray.ray_tune.lost import end_of
 from lvray.ray_tune.trainable import FAILURE, MEASUREMENT, PAUSE
 from lvray.scheduler.scheduler import Scheduler
 
@@ -56,7 +57,7 @@ class Relay(FIFOScheduler):
         if failure is not None and failure["attempt"] == self._scheduler.trials[name].attempt:
             self._scheduler.fail(name, failure["reason"], retry=failure["retry"])
         else:
-            self._scheduler.fail(name, "the worker process ended without a word")
+            self._scheduler.fail(name, end_of(trial))
         self._changed()
 
     def on_trial_complete(

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from threading import Event
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from lvray.core.task import Task
+from lvray.ray_tune.capacity import Capacity
 from lvray.scheduler.scheduler import Grant, Scheduler
 
 
@@ -24,16 +24,25 @@ class Admission(Searcher):
         self,
         scheduler: Scheduler,
         task_of: Callable[[Grant], Task],
-        workers: int,
-        interrupted: Event,
+        capacity: Capacity,
+        ending: Callable[[], bool],
     ) -> None:
+        """Makes the searcher of a stage.
+
+        Args:
+            scheduler: grants.
+            task_of: what a worker is told of a grant.
+            capacity: how many trials may run at once.
+            ending: whether the session is to end, so that nothing more is suggested. While no trial is there and none fits,
+                Tune asks this searcher alone, for minutes.
+        """
         super().__init__()
         self.attempts: dict[str, str] = {}
         """Our trial's id by Tune's."""
         self._scheduler = scheduler
         self._task_of = task_of
-        self._workers = workers
-        self._interrupted = interrupted
+        self._capacity = capacity
+        self._ending = ending
 
     def set_search_properties(
         self,
@@ -47,10 +56,10 @@ class Admission(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A config once it is paid for, None to wait, FINISHED for no more."""
-        if self._interrupted.is_set() or self._scheduler.held:
+        if self._ending():
             return str(Searcher.FINISHED)
-        if self._scheduler.running >= self._workers:
-            return None
+        if self._scheduler.running >= self._capacity():
+            return str(Searcher.FINISHED) if self._scheduler.finished else None
         grant = self._scheduler.next_grant()
         if grant is None:
             return str(Searcher.FINISHED) if self._scheduler.finished else None

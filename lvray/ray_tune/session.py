@@ -1,4 +1,4 @@
-"""Starting and ending Ray, and what the machine offers to trials."""
+"""Starting and ending Ray, and what its nodes offer to trials."""
 
 from __future__ import annotations
 
@@ -8,34 +8,23 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 
 from lvray.core.errors import LvrayError
+from lvray.ray_tune.capacity import Node
 
-NOISY = ("ray.tune", "ray.tune.tune", "ray.tune.execution.tune_controller")
-"""Loggers that print the traceback of a trial that failed: our own view and journal tell of it."""
+NOISY = (
+    "ray.tune",
+    "ray.tune.tune",
+    "ray.tune.execution.tune_controller",
+    "ray.tune.execution.insufficient_resources_manager",
+)
+"""Loggers that tell of trials that failed or find no room: our own view and journal do."""
 
 STARTS = 3
 """How often starting Ray is attempted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """How many trials run at once, and what each of them gets."""
-
-    count: int
-    cpus: float
-    """Cores a trial."""
-    gpus: float
-    """Share of a GPU a trial; 0 on a machine without."""
-
-    @property
-    def threads(self) -> int:
-        """CPU threads that torch may use in one trial; two on shared cores slow each other down."""
-        return max(1, int(self.cpus))
 
 
 @contextmanager
@@ -127,18 +116,17 @@ def _ensure_dashboard() -> None:
         )
 
 
-def workers_for(trials: int, *, wanted: int | None, trials_per_gpu: int, device: str) -> Workers:
-    """Divides what the cluster has among the trials of a stage.
+def nodes() -> tuple[Node, ...]:
+    """Gives the nodes of the cluster that are alive, as Ray knows them.
 
-    Args:
-        trials: how many trials there are to run; fewer trials get more cores each.
-        wanted: how many at once, or None to let the machine decide: one a core, or as many as fit its GPUs.
-        trials_per_gpu: how many trials share one GPU.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    Of a machine that lost its power Ray knows after some 15 seconds.
     """
-    have = ray.cluster_resources()
-    cores = max(1, int(have.get("CPU", 1)))
-    gpus = int(have.get("GPU", 0)) if device in {"auto", "cuda"} else 0
-    fit = gpus * trials_per_gpu if gpus else cores
-    count = max(1, min(trials, wanted or fit, fit))
-    return Workers(count, cpus=max(1, cores // count), gpus=1 / trials_per_gpu if gpus else 0)
+    return tuple(
+        Node(
+            node["NodeManagerHostname"],
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    )

@@ -75,6 +75,9 @@ def take(history: History, record: Mapping[str, Any]) -> None:
             stage.returned = int(record["returned"])
         case "workers":
             history.stages[record["stage"]].workers = record["count"]
+        case "capacity":
+            stage = history.stages[record["stage"]]
+            stage.workers = max(stage.workers, record["count"])
         case "sweep_end":
             history.ended = True
         case "replan":

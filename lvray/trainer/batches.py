@@ -25,6 +25,7 @@ from lvray.core.trial import TrialConfig
 from lvray.series import readers
 from lvray.series.codec import Codec
 from lvray.series.windows import Windows, cut
+from lvray.trainer.near import near, read_near
 from lvray.trainer.tokenizer import Tokenizer, load_tokenizer, numeric_ids
 
 IGNORED = -100
@@ -53,7 +54,7 @@ def read_texts(data: str, model: str) -> Texts:
         DataError: the file cannot be read, or holds other systems than the task names.
     """
     row = json.loads(data)
-    values = readers.read(Path(row["path"])).values
+    values = _read_values(row["path"])
     codec = Codec.from_json(row["codec"])
     tokenizer = load_tokenizer(model)
 
@@ -68,8 +69,12 @@ def read_texts(data: str, model: str) -> Texts:
         texts = (codec.encode(series, codec.scale_of(series, part=part)) for series in chosen)
         return tuple(tuple(tokenizer.encode(text)) for text in texts)
 
-    tested = values if row["test_path"] is None else readers.read(row["test_path"]).values
+    tested = values if row["test_path"] is None else _read_values(row["test_path"])
     return Texts(tested, codec, tokens("train"), tokens("validation"))
+
+
+def _read_values(path: str) -> NDArray[np.float64]:
+    return read_near(path, near(Path(path)), readers.read, DataError).values
 
 
 def window_indices(step: int, *, count: int, batch_size: int, seed: int) -> NDArray[np.int64]:

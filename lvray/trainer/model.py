@@ -17,13 +17,14 @@ from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from lvray.core.errors import ModelError
 from lvray.core.run_folder import HEAD_BIAS
 from lvray.core.trial import ALL_LINEAR, LoraConfig
 from lvray.trainer.head import causal_model
+from lvray.trainer.near import near_model, read_near
 from lvray.trainer.tokenizer import TINY, missing
 
 TINY_FOLDER = Path(__file__).parent / "tiny"
@@ -104,15 +105,21 @@ def load_base(
 def _load(model: str, device: torch.device, dtype: torch.dtype, quantization: str) -> Model:
     transformers_logging.disable_progress_bar()
     source = str(TINY_FOLDER) if model == TINY else model
-    try:
+    copy = None if model == TINY else near_model(model)
+
+    def read(place: str) -> PreTrainedModel:
         if quantization == "nf4":
-            base = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, quantization_config=_four_bits(), device_map={"": device}
+            return AutoModelForCausalLM.from_pretrained(
+                place, dtype=dtype, quantization_config=_four_bits(), device_map={"": device}
             )
-        else:
-            base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(device)
+        return AutoModelForCausalLM.from_pretrained(place, dtype=dtype).to(device)
+
+    try:
+        base = read_near(source, copy, read, OSError, ValueError)
     except (OSError, ValueError) as error:
         raise ModelError(missing(model, error)) from error
+    # What is written of it, wherever it was read.
+    base.name_or_path = base.config.name_or_path = source
     # peft's `prepare_model_for_kbit_training` would also keep norms, embedding and head in 32 bits, which is most of
     # what 4 bits save in a small model, and compute gradients of the inputs, for checkpointing that nobody asked for.
     for weight in base.parameters():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lvray.core.errors import ModelError, missing_model
 from lvray.series.grammar import ALPHABET
+from lvray.trainer.near import near_model, read_near
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -178,7 +179,9 @@ def load_tokenizer(model: str) -> Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        return PretrainedTokenizer(model, AutoTokenizer.from_pretrained(model))
+        read = AutoTokenizer.from_pretrained
+        tokenizer = read_near(model, near_model(model), read, OSError, ValueError)
+        return PretrainedTokenizer(model, tokenizer)
     except (OSError, ValueError) as error:
         raise ModelError(missing(model, error)) from error
 

@@ -168,7 +168,7 @@ class OnRay:
         self, scheduler: Scheduler, scene: Scene, folder: Path, heard: Callable[[], None]
     ) -> None:
         from lvray.ray_tune.backend import Interrupted, run_stage
-        from lvray.ray_tune.session import Workers
+        from lvray.ray_tune.capacity import Workers
 
         def task_of(grant: Grant) -> Task:
             plan = grant.plan
@@ -194,7 +194,8 @@ class OnRay:
                 scheduler,
                 task_of,
                 folder_of=folder_of,
-                workers=Workers(WORKERS, cpus=1, gpus=0),
+                workers=Workers(cpus=1, gpus=0),
+                capacity=lambda: WORKERS,
                 changed=heard,
                 tick=lambda: None,
                 preemption=Preemption(folder / "pause"),

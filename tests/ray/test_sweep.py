@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from socket import gethostname
 from time import monotonic, sleep
 
 import pytest
@@ -183,7 +184,7 @@ def test_a_worker_that_is_killed_is_tried_again_from_its_checkpoint(tmp_path):
     failures = [row for row in journal(folder) if row["event"] == "failure"]
     assert failures
     assert failures[0]["status"] in {"planned", "paused"}
-    assert failures[0]["reason"] == "the worker process ended without a word"
+    assert failures[0]["reason"] == f"the worker process on {gethostname()} ended without a word"
     assert audit(folder)["ok"]
 
 

@@ -38,9 +38,13 @@ def test_what_an_earlier_session_was_asked_is_forgotten(preemption):
 
 
 def test_the_file_tells_those_who_watch_that_the_session_has_paused(preemption):
-    with pytest.raises(Preempted), preemption.listening():
-        preemption.ask()
-        preemption.ensure_not_asked()
+    def session():
+        with preemption.listening():
+            preemption.ask()
+            preemption.ensure_not_asked()
+
+    with pytest.raises(Preempted):
+        session()
     assert preemption.file.exists()
 
 

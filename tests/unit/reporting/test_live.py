@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from lvray.core.trial import Measurement, StagePlan, StepPrices, TrialConfig, TrialPlan
@@ -83,6 +84,15 @@ def begin(run, count: int = 1) -> Scheduler:
     run.books.allow("search", stage.allowance, key="1")
     run.record({"event": "stage", **stage.to_json()})
     return Scheduler(stage, policy_of(stage), run.books, run.record)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_sentence_is_told_on_a_terminal_as_in_a_file(finished, terminal):
+    text, scene = io.StringIO(), scene_of(finished)
+    console = Console(file=text, width=100, force_terminal=terminal, highlight=False)
+    with LiveView(scene.history, scene.ledger, console=console) as view:
+        view.say("no node has a core to give (n0: [0] CPU)")
+    assert text.getvalue().count("no node has a core to give (n0: [0] CPU)") == 1
 
 
 def test_the_bar_tells_what_is_held_back_from_what_is_free(invented):
