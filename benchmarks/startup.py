@@ -22,6 +22,7 @@ COMMANDS = {
     "report": ["-m", "lvray.report", "--help"],
     "train": ["-m", "lvray.train", "--help"],
     "sweep": ["-m", "lvray.sweep", "--help"],
+    "submit": ["-m", "lvray.submit", "sweeps/grid.yaml", "--cluster", "laptop", "--dry-run"],
 }
 
 

@@ -7,7 +7,6 @@ field (`schema`) and across fields (`rules`), and whatever was found is told in 
 from __future__ import annotations
 
 import copy
-import difflib
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,17 +15,11 @@ import yaml
 from pydantic import ValidationError
 
 from lvray.core.errors import SpecError
-from lvray.spec import tree
+from lvray.spec import files, tree
 from lvray.spec.mistakes import Mistake, explain, nearest
 from lvray.spec.rules import check
 from lvray.spec.schema import SHORTHANDS, Sweep
 from lvray.spec.tree import Listing, Node, Path, Place, Scalar, Table
-
-LARGEST_BYTES = 2**20
-"""A sweep file is a page or two of text."""
-
-MOST_NEAR = 5
-"""Files that are named when the one asked for is not there."""
 
 
 def load(path: str | pathlib.Path, *, overrides: Sequence[str] = ()) -> Sweep:
@@ -41,11 +34,7 @@ def load(path: str | pathlib.Path, *, overrides: Sequence[str] = ()) -> Sweep:
         SpecError: the file cannot be read, or it or the overrides have mistakes: all of them, a line each.
     """
     file = pathlib.Path(path)
-    root, repeated = tree.read(_text(file), source=str(file))
-    found = [_repetition(again) for again in repeated]
-    if not isinstance(root, Table):
-        wrong = "is empty" if root == Scalar(root.place, "") else "holds no keys"
-        raise SpecError([f"{file}: {wrong}; a sweep file has at least budget: and stages:"])
+    root, found = files.read(file, kind="sweep file", needs="budget: and stages:")
     for override in overrides:
         root, mistakes = _overridden(root, override)
         found += mistakes
@@ -55,7 +44,7 @@ def load(path: str | pathlib.Path, *, overrides: Sequence[str] = ()) -> Sweep:
     sweep, mistakes = _checked(_plain(root))
     found += mistakes
     if found or sweep is None:
-        raise SpecError(_told(found, root, overrides))
+        raise SpecError(files.told(found, root, overrides))
     return sweep
 
 
@@ -88,44 +77,9 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _text(file: pathlib.Path) -> str:
-    try:
-        if file.is_dir():
-            raise SpecError([f"{file}: is a folder, not a sweep file{_near(file, file)}"])
-        with file.open("rb") as handle:
-            content = handle.read(LARGEST_BYTES + 1)
-    except FileNotFoundError:
-        raise SpecError([f"{file}: there is no such file{_near(file.parent, file)}"]) from None
-    except OSError as error:
-        raise SpecError([f"{file}: cannot be read: {error.strerror}"]) from error
-    if len(content) > LARGEST_BYTES:
-        raise SpecError([f"{file}: more than {LARGEST_BYTES} bytes; that is no sweep file"])
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise SpecError([f"{file}:{line}: not UTF-8 text; save it as UTF-8"]) from error
-
-
-def _near(folder: pathlib.Path, wanted: pathlib.Path) -> str:
-    """Names the sweep files of a folder, those that are called most alike first."""
-    if not folder.is_dir():
-        return f"; there is no folder {folder} either"
-    names = sorted(file.name for file in folder.iterdir() if file.suffix in {".yaml", ".yml"})
-    names.sort(key=lambda name: -difflib.SequenceMatcher(None, name, wanted.name).ratio())
-    if not names:
-        return f"; no YAML file is in {folder}"
-    return f"; near it: {', '.join(str(folder / name) for name in names[:MOST_NEAR])}"
-
-
-def _repetition(again: tree.Repeated) -> Mistake:
-    wrong = f"stands twice, the first time in line {again.first.line}; leave one out"
-    return Mistake(again.path, wrong, value=False, place=again.place)
-
-
 def _overridden(root: Table, override: str) -> tuple[Table, list[Mistake]]:
     """The tree with one override put in; as it was where the override is a mistake."""
-    place = Place(_source(override))
+    place = Place(files.source_of(override))
     target, equals, text = override.partition("=")
     keys = target.strip().split(".")
     if not equals or not all(keys):
@@ -173,24 +127,19 @@ def _as_table(node: Scalar, place: Place, path: Path) -> Table:
         return Table(place, {}, {})
     if path and (key := SHORTHANDS.get(str(path[-1]))) is not None:
         return Table(node.place, {key: node}, {key: node.place})
-    raise _NoSuchPlace(f"{_dotted(path)} is {node.shown()}, one value without keys")
+    raise _NoSuchPlace(f"{files.dotted(path)} is {node.shown()}, one value without keys")
 
 
 def _grafted_by_name(
     node: Listing, keys: Sequence[str], value: Node, place: Place, path: Path
 ) -> Node:
-    names = [_name_of(item) for item in node.items]
+    names = [files.name_of(item) for item in node.items]
     if keys[0] not in names:
         known = [name for name in names if name is not None]
-        raise _NoSuchPlace(f"{_dotted(path)} has no {keys[0]!r}; {nearest(keys[0], known)}")
+        raise _NoSuchPlace(f"{files.dotted(path)} has no {keys[0]!r}; {nearest(keys[0], known)}")
     index = names.index(keys[0])
     item = _grafted(node.items[index], keys[1:], value, place, (*path, index))
     return Listing(node.place, (*node.items[:index], item, *node.items[index + 1 :]))
-
-
-def _name_of(item: Node) -> str | None:
-    name = item.entries.get("name") if isinstance(item, Table) else None
-    return name.text if isinstance(name, Scalar) else None
 
 
 def _plain(root: Table) -> dict[str, Any]:
@@ -286,58 +235,6 @@ def _put_stage(data: dict[str, Any], path: Path) -> None:
         data["stages"][index] = {"name": f"stage-{index}", "zero_shot": True}
     else:
         data["stages"][index]["name"] = f"stage-{index}"
-
-
-def _told(mistakes: Iterable[Mistake], root: Table, overrides: Sequence[str]) -> list[str]:
-    """One line a mistake: those of the file in the order of its lines, then those of overrides in theirs."""
-    sources = [_source(override) for override in overrides]
-    lines: dict[str, tuple[int, int]] = {}
-    for mistake in mistakes:
-        place = mistake.place or tree.place_of(root, mistake.path)
-        path = _written(root, mistake.path)
-        node = tree.find(root, path)
-        value = tree.shorten(node.shown()) if mistake.value and node is not None else ""
-        parts = (str(place), _named(root, path), value, mistake.wrong)
-        order = (
-            (0, place.line or 0)
-            if place.source not in sources
-            else (1, sources.index(place.source))
-        )
-        lines.setdefault(": ".join(part for part in parts if part), order)
-    return sorted(lines, key=lines.__getitem__)
-
-
-def _source(override: str) -> str:
-    return f"--set {override}"
-
-
-def _written(root: Node, path: Path) -> Path:
-    """The path as far as the file spells it out: ``policy``, where ``policy: halving`` is short for its name."""
-    for length in range(len(path)):
-        node = tree.find(root, path[:length])
-        if isinstance(node, Scalar) and node.plain() is not None:
-            return path[:length]
-    return path
-
-
-def _named(root: Node, path: Path) -> str:
-    """A path for people: dots between keys, stages by their names, other list items by number from 1."""
-    parts: list[str] = []
-    for index, part in enumerate(path):
-        if isinstance(part, str):
-            parts.append(part)
-            continue
-        item = tree.find(root, path[: index + 1])
-        name = _name_of(item) if item is not None and index + 1 < len(path) else None
-        if name:
-            parts.append(name)
-        else:
-            parts[-1] += f"[{part + 1}]"
-    return _dotted(parts)
-
-
-def _dotted(path: Iterable[str | int]) -> str:
-    return ".".join(str(part) for part in path)
 
 
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ Path: TypeAlias = tuple[str | int, ...]
 """Keys and list positions from the root to a value."""
 
 DEEPEST = 12
-"""Levels of nesting; a sweep file needs six."""
+"""Levels of nesting; a sweep file needs six, a profile three."""
 
 LONGEST_SHOWN = 40
 """Characters of a value that a message shows."""
@@ -135,18 +135,21 @@ def resolve(text: str) -> object:
     return text
 
 
-def read(text: str, *, source: str, one_line: bool = False) -> tuple[Node, tuple[Repeated, ...]]:
+def read(
+    text: str, *, source: str, one_line: bool = False, kind: str = "sweep file"
+) -> tuple[Node, tuple[Repeated, ...]]:
     """Reads YAML text; empty text is null. Of equal keys the first counts, the others are given beside.
 
     Args:
         text: the YAML.
         source: what messages call it.
         one_line: leaves line numbers out, for text that came from a command line.
+        kind: what messages call a file of this kind.
 
     Raises:
         SpecError: it is no YAML, or uses what is refused here (see the module).
     """
-    builder = _Builder(source, one_line=one_line)
+    builder = _Builder(source, one_line=one_line, kind=kind)
     try:
         node = builder.document(yaml.parse(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
@@ -194,8 +197,9 @@ def shorten(text: str) -> str:
 class _Builder:
     """Makes nodes of the parser's events, one pass, depth first."""
 
-    def __init__(self, source: str, *, one_line: bool) -> None:
+    def __init__(self, source: str, *, one_line: bool, kind: str) -> None:
         self._source = source
+        self._kind = kind
         self._one_line = one_line
         self.repeated: list[Repeated] = []
 
@@ -208,7 +212,7 @@ class _Builder:
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
                 if node is not None:
-                    self._refuse(event, "a second document begins here; a sweep is one")
+                    self._refuse(event, f"a second document begins here; a {self._kind} is one")
                 node = self._node(next(events), events, ())
         return node if node is not None else Scalar(self.place(None), "")
 
@@ -216,7 +220,7 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             self._refuse(event, f"*{event.anchor}: aliases are not read; write the value out")
         if len(path) > DEEPEST:
-            self._refuse(event, f"nested deeper than {DEEPEST} levels; a sweep file needs six")
+            self._refuse(event, f"nested deeper than {DEEPEST} levels; a {self._kind} needs six")
         tag = getattr(event, "tag", None)
         if tag is not None:
             self._refuse(event, f"{tag}: tags are not read; leave it out")

@@ -89,6 +89,7 @@ def test_every_verb_is_in_the_readme():
         ["generate", "--help"],
         ["report", "--help"],
         ["simulate", "sweeps/grid.yaml"],
+        ["submit", "sweeps/grid.yaml", "--cluster", "laptop", "--dry-run"],
         ["sweep", "--help"],
         ["train", "--help"],
     ],

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvray.core.errors import SpecError
-from lvray.spec.load import LARGEST_BYTES, brought_up_to_date, difference, dump, load
+from lvray.spec.files import LARGEST_BYTES
+from lvray.spec.load import brought_up_to_date, difference, dump, load
 from lvray.spec.schema import Sweep
 
 ROOT = Path(__file__).parents[3]

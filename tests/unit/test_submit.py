@@ -1,0 +1,230 @@
+"""The verb: what is submitted, run here, refused and followed. Dry runs stand in tests/golden/submit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lvray.submit import main
+
+ROOT = Path(__file__).parents[2]
+SITE = """
+site: a test site
+time: 0:30:00
+nodes: 2
+cores_per_node: 2
+runs: {runs}
+shared: [{shared}]
+flops_per_second: 4e10
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A checkout with a profile of a site of its own, whose sbatch says yes."""
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "sweep.sbatch").write_text("#!/bin/bash\n", encoding="utf-8")
+    shutil.copy(ROOT / "sweeps" / "grid.yaml", tmp_path)
+    runs = tmp_path / "runs"
+    (tmp_path / "site.yaml").write_text(SITE.format(runs=runs, shared=tmp_path), encoding="utf-8")
+    (tmp_path / "bin").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    program(
+        tmp_path,
+        "sbatch",
+        f'env > {tmp_path}/env; printf "%s\\n" "$@" > {tmp_path}/args; echo 1234',
+    )
+    return tmp_path
+
+
+def program(folder, name, text):
+    path = folder / "bin" / name
+    path.write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+def test_a_job_is_submitted_and_its_id_told(here, capsys):
+    assert main(["grid.yaml", "--cluster", "site.yaml", "--set", "seed=3"]) == 0
+
+    told = capsys.readouterr().out
+    for words in (
+        "job 1234",
+        "scancel 1234",
+        "scancel --batch --signal=USR1 1234",
+        "22341",
+        "--watch",
+    ):
+        assert words in told
+    args = (here / "args").read_text(encoding="utf-8").splitlines()
+    at = args.index("slurm/sweep.sbatch")
+    assert args[at:] == [
+        "slurm/sweep.sbatch", "grid.yaml", "--set", "seed=3", "--runs", f"{here}/runs",
+    ]  # fmt: skip
+    assert "--nodes=2" in args[:at]
+    assert f"LVRAY_PYTHON={sys.executable}\n" in (here / "env").read_text(encoding="utf-8")
+    assert (here / "runs" / "slurm-logs").is_dir()
+
+
+def test_json_tells_programs_what_was_submitted(here, capsys):
+    assert main(["grid.yaml", "--cluster", "site.yaml", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["job"], told["workers"], told["requeues"]) == ("1234", 4, 0)
+    assert told["log"] == f"{here}/runs/slurm-logs/grid-1234.log"
+    assert told["command"][0] == "sbatch"
+
+
+def test_nothing_is_submitted_or_made_by_a_dry_run(here, capsys):
+    assert main(["grid.yaml", "--cluster", "site.yaml", "--dry-run"]) == 0
+    assert not (here / "args").exists()
+    assert not (here / "runs").exists()
+
+
+def test_a_dry_run_that_is_pasted_submits_the_same_job(here, capsys):
+    main(
+        ["grid.yaml", "--cluster", "site.yaml", "--set", "question=Which one's best?", "--dry-run"]
+    )
+    subprocess.run(["bash", "-c", capsys.readouterr().out], check=True, capture_output=True)
+    pasted = (here / "args").read_text(encoding="utf-8")
+    main(["grid.yaml", "--cluster", "site.yaml", "--set", "question=Which one's best?"])
+    assert (here / "args").read_text(encoding="utf-8") == pasted
+
+
+def test_a_refusal_of_sbatch_is_one_message_and_exit_code_1(here, capsys):
+    program(here, "sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; exit 1")
+    assert main(["grid.yaml", "--cluster", "site.yaml"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("lvray submit: sbatch refused the job: invalid partition")
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["--set", "budget=1e5"], 1, "budget"),
+        (["--set", "model=tyni"], 1, "tyni"),
+        (["--set", "seed=x", "--set", "budgett=1"], 2, "budgett"),
+        (["--nodes", "2", "--set", "resources.device=cuda"], 2, "asks for no GPUs"),
+        (["--gpus-per-node", "1"], 2, "has none"),
+        (["--speed", "fast"], 2, "--speed fast"),
+        (["--speed", "0"], 2, "--speed 0"),
+        (["--speed", "1e6"], 2, "would never get past it"),
+        (["--time", "soon"], 2, "--time soon"),
+        (["--runs", "/dev/shm/runs"], 2, "a node's own disk"),
+        (["--runs", "/x/$NO_SUCH_VARIABLE"], 2, "$NO_SUCH_VARIABLE is not set"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_submitted(here, capsys, argv, code, message):
+    assert main(["grid.yaml", "--cluster", "site.yaml", *argv]) == code
+    assert message in capsys.readouterr().err
+    assert not (here / "args").exists()
+
+
+def test_a_run_folder_that_cannot_be_made_is_told(here, capsys):
+    (here / "file").write_text("", encoding="utf-8")
+    assert main(["grid.yaml", "--cluster", "site.yaml", "--runs", f"{here}/file"]) == 1
+    assert "cannot be made: Not a directory" in capsys.readouterr().err
+
+
+def test_trials_of_a_gpu_are_the_sweep_files_if_it_says_how_many(here, capsys):
+    with (here / "site.yaml").open("a", encoding="utf-8") as site:
+        site.write("gpus_per_node: 1\ntrials_per_gpu: 3\n")
+    argv = ["grid.yaml", "--cluster", "site.yaml", "--dry-run", "--json"]
+    for scale in ([], ["--scale", "2"]):
+        main([*argv, *scale])
+        told = json.loads(capsys.readouterr().out)
+        assert "resources.trials_per_gpu=3" in told["command"]
+        assert told["workers"] == 6
+    sweep = (here / "grid.yaml").read_text(encoding="utf-8")
+    (here / "grid.yaml").write_text(
+        f"{sweep}\nresources: {{trials_per_gpu: 2}}\n", encoding="utf-8"
+    )
+    for scale in ([], ["--scale", "2"]):
+        main([*argv, *scale])
+        told = json.loads(capsys.readouterr().out)
+        assert not any("trials_per_gpu" in word for word in told["command"])
+        assert told["workers"] == 4
+
+
+def submit(here, *argv, **more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "lvray.submit", "grid.yaml", "--cluster", *argv],
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        **more,
+    )
+
+
+def test_a_local_profile_runs_the_sweep_here_and_ends_as_it_ends(here):
+    program(here, "python", 'echo "$HF_HUB_OFFLINE $*"; exit 75')
+    (here / "mine.yaml").write_text(
+        f"site: mine\nscheduler: local\noffline: true\nflops_per_second: 4e10\npython: {here}/bin/python\n",
+        encoding="utf-8",
+    )
+    done = submit(here, "mine.yaml", "--runs", "elsewhere")
+    told, _ = done.communicate(timeout=60)
+    assert told.splitlines()[-1] == "1 -m lvray.sweep grid.yaml --runs elsewhere"
+    assert done.returncode == 75
+
+
+def test_a_local_profile_asks_no_scheduler(here, capsys):
+    assert main(["grid.yaml", "--cluster", "laptop", "--time", "1:00:00", "--follow"]) == 2
+    assert "--time, --follow: laptop runs the sweep here" in capsys.readouterr().err
+
+
+def test_a_local_python_that_is_not_there_is_told(here, capsys):
+    (here / "mine.yaml").write_text(
+        "site: mine\nscheduler: local\nflops_per_second: 4e10\npython: /no/python\n",
+        encoding="utf-8",
+    )
+    assert main(["grid.yaml", "--cluster", "mine.yaml"]) == 1
+    assert "/no/python: cannot be run: No such file" in capsys.readouterr().err
+
+
+def test_a_job_is_followed_to_its_end(here):
+    logs = here / "runs" / "slurm-logs"
+    program(
+        here,
+        "scontrol",
+        f"""if [ -e {here}/looked ]; then echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1; fi
+touch {here}/looked; echo "what the sweep prints" >> {logs}/grid-1234.log
+echo JobId=1234 JobState=FAILED Reason=NonZeroExitCode Restarts=0 ExitCode=2:0 BatchHost=n1""",
+    )
+    done = submit(here, "site.yaml", "--follow")
+    told, _ = done.communicate(timeout=60)
+    assert done.returncode == 1
+    assert "[job 1234] failed (NonZeroExitCode)\nwhat the sweep prints\n" in told
+    assert "job 1234 ended as FAILED, exit code 2" in told
+
+
+def test_ctrl_c_stops_following_and_not_the_job(here):
+    program(
+        here, "scontrol", "echo JobId=1234 JobState=RUNNING Reason=None Restarts=0 BatchHost=n1"
+    )
+    program(here, "scancel", f"touch {here}/cancelled")
+    going = submit(here, "site.yaml", "--follow", start_new_session=True)
+    seen = ""
+    while (
+        "[job 1234] on n1; dashboard: http://127.0.0.1:8265 after ssh -N -L 8265:127.0.0.1:22341 "
+        not in seen
+    ):
+        line = going.stdout.readline()
+        assert line, seen
+        seen += line
+    time.sleep(0.2)  # it prints, then it waits
+    going.send_signal(signal.SIGINT)
+    rest, _ = going.communicate(timeout=60)
+    assert going.returncode == 0
+    assert "no longer followed; job 1234 goes on" in rest
+    assert not (here / "cancelled").exists()
