@@ -1,10 +1,10 @@
-# What continuous integration runs is what people run: `make check` and `make test`.
+# What continuous integration runs is what people run: `make check`, `make test` and `make test-slurm`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: sweep test check install clean
+.PHONY: sweep test test-slurm check install clean
 
 sweep: install  ## the laptop sweep, end to end
 	$(BIN)/python -m lvray.sweep sweeps/grid.yaml
@@ -12,11 +12,15 @@ sweep: install  ## the laptop sweep, end to end
 test: install  ## every test that this machine can run
 	$(BIN)/python -m pytest -q
 
-check: install  ## format, lint, types, floors
+test-slurm: install  ## whole sweeps as jobs of a real two-node Slurm on this machine: root, slurm-wlm, munge, iproute2; else skipped
+	$(BIN)/python -m pytest -q -rs -m slurm tests/slurm
+
+check: install  ## format, lint, types, floors, shell scripts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck .ci/run slurm/*.sbatch tests/slurm/*.sh
 
 install: $(INSTALLED)
 
