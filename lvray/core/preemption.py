@@ -17,12 +17,15 @@ from time import monotonic
 from types import FrameType
 
 from lvray.core.errors import Preempted
+from lvray.core.run_folder import is_there
 
 SIGNAL = signal.SIGUSR1
 """Asks a driver to pause."""
 
 LOOK_EVERY = 1.0
 """Seconds between two looks of a trial at the file: a look at a shared file system takes milliseconds, a step may too."""
+
+REASON = "the session was asked to pause"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +35,23 @@ class Preemption:
     file: Path
     """Asks the trials."""
     _asked: Event = field(default_factory=Event)
+    _told: Event = field(default_factory=Event)
 
     def __bool__(self) -> bool:
         return self._asked.is_set()
 
     def ask(self, signum: int = 0, frame: FrameType | None = None) -> None:
-        """Asks this session and its trials to pause: a signal handler."""
+        """Asks this session to pause: a signal handler, so it does as little as can be."""
         self._asked.set()
-        self.file.touch()
+
+    def tell_trials(self) -> None:
+        """Asks the trials, wherever they run. Where the file cannot be made now (a full disk), the next call tries again."""
+        if not self._told.is_set():
+            try:
+                self.file.touch()
+            except OSError:
+                return
+            self._told.set()
 
     def ensure_not_asked(self) -> None:
         """Ends the session here if it was asked to pause.
@@ -55,17 +67,14 @@ class Preemption:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listens for the signal; what an earlier session was asked is forgotten.
-
-        The file stays where the session did pause, for those who watch the run folder.
-        """
+        """Listens for the signal; what an earlier session was asked is forgotten."""
         self.file.unlink(missing_ok=True)
         before = signal.signal(SIGNAL, self.ask)
         try:
             yield
-            self.file.unlink(missing_ok=True)
         finally:
             signal.signal(SIGNAL, before)
+            self.file.unlink(missing_ok=True)
 
 
 def asked_by(
@@ -80,7 +89,7 @@ def asked_by(
         nonlocal asked, next_look
         now = clock()
         if not asked and now >= next_look:
-            asked, next_look = place.exists(), now + every
+            asked, next_look = is_there(place), now + every
         return asked
 
     return look

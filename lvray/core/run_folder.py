@@ -7,7 +7,7 @@ runs/<name>/
     ledger.jsonl        transfers (or wherever `ledger:` points)
     journal.jsonl       measurements and decisions
     <stage>.study.log   Optuna's study, of a stage whose configs it chose
-    pause               there while trials are asked to pause, and until the next driver goes on
+    pause               there while running trials are asked to pause
     trials/<id>/        config.json  forecasts/80+20.npz  checkpoints/step-00000123/ (with the adapter/ as peft reads it)
     baselines/          80+20.npz: what needs no model, on the windows that were forecast
     best/               the winner's adapter and its card
@@ -76,7 +76,7 @@ class RunFolder:
 
     @property
     def pause(self) -> Path:
-        """A file that asks running trials to pause; it stays until the next driver goes on."""
+        """A file that asks running trials to pause."""
         return self.root / "pause"
 
     @property
@@ -159,6 +159,17 @@ def take_lock(handle: int, path: Path, *, wait: bool = True) -> None:
             "a file system that has flock (Lustre has it when mounted with -o flock; docs/ledger.md tells of others): "
             "--runs puts run folders elsewhere, `ledger: {path: …}` a shared ledger"
         ) from error
+
+
+def is_there(file: Path) -> bool:
+    """Whether a file is there, as its server knows: asked by name, a network file system may answer from what it saw a minute ago.
+
+    A folder that cannot be read now has it not.
+    """
+    try:
+        return file in file.parent.iterdir()
+    except OSError:
+        return False
 
 
 def checkpoint_path(trial: Path, step: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lvray.core.errors import LvrayError
-from lvray.core.preemption import asked_by
+from lvray.core.preemption import REASON
 from lvray.core.trial import Action, Measurement, Pause
 from lvray.driver.walk import Run
 from lvray.scheduler.scheduler import Scheduler
@@ -37,7 +37,7 @@ def run_inline(
             scheduler.pause(told)
             return
         if run.preemption:
-            scheduler.hold("the session was asked to pause")
+            scheduler.hold(REASON)
         decision = scheduler.hear(told)
         heard(told)
         if decision.action is not Action.CONTINUE:
@@ -46,7 +46,7 @@ def run_inline(
     while (grant := scheduler.next_grant()) is not None:
         try:
             task = run.task_of(grant, threads=threads)
-            train(task, report, asked_to_pause=asked_by(task.pause_file))
+            train(task, report, asked_to_pause=lambda: bool(run.preemption))
         except _Ended:
             pass
         except LvrayError as error:

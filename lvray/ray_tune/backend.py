@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial as TuneTrial
 
-from lvray.core.preemption import SIGNAL, Preemption
+from lvray.core.preemption import REASON, SIGNAL, Preemption
 from lvray.core.task import Task
 from lvray.core.trial import Pause, Status
 from lvray.ray_tune.capacity import Capacity, Workers
@@ -73,7 +73,9 @@ def run_stage(
             tune.with_resources(attempt, resources),
             tune_config=TuneConfig(
                 search_alg=admission,
-                scheduler=Relay(scheduler, admission.attempts, folder_of, changed),
+                scheduler=Relay(
+                    scheduler, admission.attempts, folder_of, changed, asked=preemption.ask
+                ),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: admission.attempts[trial.trial_id],
@@ -90,9 +92,10 @@ def run_stage(
     if interrupted.is_set():
         scheduler.interrupt("interrupted")
         raise Interrupted
+    if not scheduler.finished:
+        preemption.ask()  # the signal came in the moment in which Tune's own handler stood in for ours
     if preemption:
-        # Nothing, unless the signal came in the moment in which Tune's own handler stood in for ours.
-        scheduler.interrupt("asked to pause, and ended before it was heard of")
+        scheduler.interrupt("asked to pause, and ended before it was heard of")  # in that moment
         preemption.ensure_not_asked()
 
 
@@ -135,7 +138,8 @@ class _Stage(Callback):
             self._scheduler.interrupt("interrupted")
             self._end_tune(SIGNAL, None)
         elif self._preemption:
-            self._scheduler.hold("the session was asked to pause")
+            self._preemption.tell_trials()
+            self._scheduler.hold(REASON)
             if not any(trial.status == TuneTrial.RUNNING for trial in trials):
                 self._put_down_those_not_begun()
                 self._end_tune(SIGNAL, None)

@@ -11,6 +11,7 @@ from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from lvray.core.run_folder import is_there
 from lvray.core.trial import Action, Measurement, Pause
 from lvray.ray_tune.lost import end_of
 from lvray.ray_tune.trainable import FAILURE, MEASUREMENT, PAUSE
@@ -28,8 +29,20 @@ class Relay(FIFOScheduler):
         attempts: Mapping[str, str],
         folder_of: Callable[[str], Path],
         changed: Callable[[], None],
+        *,
+        asked: Callable[[], None],
     ) -> None:
+        """Makes the relay of a stage.
+
+        Args:
+            scheduler: hears.
+            attempts: our trial's id by Tune's.
+            folder_of: the folder of a trial, by its id.
+            changed: called when the scheduler has heard something.
+            asked: called when a trial has paused. It may have been asked by a file that this driver did not make.
+        """
         super().__init__()
+        self._asked = asked
         self._scheduler = scheduler
         self._attempts = attempts
         self._folder_of = folder_of
@@ -41,6 +54,7 @@ class Relay(FIFOScheduler):
         """Asks what the trial does after this milestone; one that paused has ended."""
         if PAUSE in result:
             self._scheduler.pause(Pause.from_json(json.loads(result[PAUSE])))
+            self._asked()
             go_on = False
         else:
             heard = Measurement.from_json(json.loads(result[MEASUREMENT]))
@@ -52,7 +66,7 @@ class Relay(FIFOScheduler):
         """Notes that the attempt broke. Tune itself never retries: a retry must be paid for first."""
         name = self._attempts[trial.trial_id]
         told = self._folder_of(name) / FAILURE
-        failure = json.loads(told.read_text(encoding="utf-8")) if told.exists() else None
+        failure = json.loads(told.read_text(encoding="utf-8")) if is_there(told) else None
         # An attempt that was given up as lost may still have written there.
         if failure is not None and failure["attempt"] == self._scheduler.trials[name].attempt:
             self._scheduler.fail(name, failure["reason"], retry=failure["retry"])

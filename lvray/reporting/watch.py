@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from lvray.core.errors import LvrayError, RunFolderError
-from lvray.core.run_folder import RunFolder
+from lvray.core.run_folder import RunFolder, is_there
 from lvray.core.trial import Status
 from lvray.core.units import format_flops, format_seconds, format_share
 from lvray.ledger.journal import Clock, Journal, wall_clock
@@ -135,14 +135,16 @@ class Followed:
 
     def note(self) -> str:
         """How long nothing was heard, and what that may mean; nothing while there is news."""
-        asked = self.folder.pause.exists()
-        if self.history.ended or (self.quiet < QUIET_SECONDS and not asked):
+        asked = is_there(self.folder.pause)
+        if self.history.ended:
             return ""
-        told = f"last heard of {format_seconds(self.quiet)} ago"
         running = [
             trial for trial in self.history.trials.values() if trial.status is Status.RUNNING
         ]
-        if asked:
+        if self.quiet < QUIET_SECONDS and not (asked and running):
+            return ""
+        told = f"last heard of {format_seconds(self.quiet)} ago"
+        if asked and running:
             return f"{told}; it is asked to pause: its trials stop at their next step"
         if not running and self._interrupted:
             return f"{told}; its driver was interrupted and left all in order: the same command goes on, or its job is queued again"

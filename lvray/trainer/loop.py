@@ -142,7 +142,8 @@ def _reach_milestones(bench: Bench, report: Report) -> None:
         meter.steps += stretch.steps
         metrics = stretch.metrics()
         if learner and stretch.finite and step < milestone.step:
-            learner.checkpoint(step, keep={heard, begun, step})
+            if stretch.steps:  # else it stands where its checkpoint is, or at its very start
+                learner.checkpoint(step, keep={heard, begun, step})
             report(Pause(task.trial_id, task.attempt, step, meter.flops, meter.seconds))
             return
 
@@ -437,6 +438,7 @@ def _forecast(bench: Bench) -> dict[str, float]:
             autocast=bench.accelerator.autocast,
             loss=bench.task.evaluation.loss,
         )
+        ensure_claimed(Path(bench.task.folder), bench.task.attempt)
         put_file(Path(bench.task.folder) / "forecasts" / f"{asked.name}.npz", forecasts.to_npz())
         made.append(forecasts)
     return metrics_of(made)

@@ -187,6 +187,39 @@ def test_a_pause_keeps_the_checkpoint_of_the_milestone_and_its_own(make_task, tr
     assert kept() == [4, 7, 8]
 
 
+def test_a_pause_before_the_first_step_leaves_the_checkpoint_that_it_stands_on_alone(
+    make_task, trial_folder
+):
+    """Writing it again would take it away first, and an end in between would lose the trial."""
+    task = make_task(4, 8)
+    [first] = paused(task, after=0)
+    assert (first.step, first.flops) == (0, 0)
+    assert not (trial_folder("t") / "checkpoints").exists()
+    paused(task, after=3)
+    place = checkpoint_path(trial_folder("t"), 3)
+    before = place.stat().st_ino
+    [again] = paused(replace(task, paused_at=3, attempt=2), after=0)
+    assert (again.step, again.flops) == (3, 0)
+    assert place.stat().st_ino == before
+
+
+def test_a_forecast_of_an_attempt_that_was_given_up_is_not_written(make_task, trial_folder):
+    task = make_task(0, forecast=True)
+    base = replace(task, config=replace(task.config, lora=None))
+    claim(trial_folder("t"), 1)
+    original = loop.validate
+
+    def validate(bench):
+        claim(trial_folder("t"), 2)
+        return original(bench)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "validate", validate)
+        with pytest.raises(Superseded):
+            run(base, lambda told: None)
+    assert not (trial_folder("t") / "forecasts").exists()
+
+
 def test_a_trial_that_is_not_asked_does_not_pause_and_one_at_its_milestone_does_not_either(
     make_task,
 ):

@@ -23,6 +23,7 @@ def test_the_signal_asks_the_driver_and_through_a_file_the_trials(preemption):
         assert not asked()
         os.kill(os.getpid(), SIGNAL)
         assert preemption
+        preemption.tell_trials()
         assert asked()
         with pytest.raises(Preempted, match="same command goes on") as told:
             preemption.ensure_not_asked()
@@ -33,19 +34,22 @@ def test_what_an_earlier_session_was_asked_is_forgotten(preemption):
     preemption.file.touch()
     with preemption.listening():
         assert not preemption.file.exists()
-        preemption.ask()
-    assert not preemption.file.exists()  # asked, and at its end before it could pause
+        preemption.tell_trials()
+    assert not preemption.file.exists()
 
 
-def test_the_file_tells_those_who_watch_that_the_session_has_paused(preemption):
-    def session():
-        with preemption.listening():
-            preemption.ask()
-            preemption.ensure_not_asked()
-
-    with pytest.raises(Preempted):
-        session()
-    assert preemption.file.exists()
+def test_a_full_disk_does_not_break_the_driver_and_the_trials_are_asked_when_there_is_room(
+    tmp_path,
+):
+    preemption = Preemption(tmp_path / "runs" / "pause")
+    asked = asked_by(str(preemption.file), every=0.0)
+    preemption.ask()
+    preemption.tell_trials()  # there is no such folder, as there is no room on a full disk
+    assert preemption
+    assert not asked()
+    preemption.file.parent.mkdir()
+    preemption.tell_trials()
+    assert asked()
 
 
 def test_afterwards_the_signal_does_what_it_did_before(preemption):

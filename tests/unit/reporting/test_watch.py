@@ -281,11 +281,12 @@ def test_a_pause_is_told_while_it_is_asked_for_and_as_a_good_end_when_it_is_done
     followed.folder.pause.touch()
     assert followed.note().endswith("it is asked to pause: its trials stop at their next step")
     driver.scheduler.interrupt("paused")
-    followed.folder.pause.unlink()
     followed.look()
     assert followed.note() == ""
     time.now += timedelta(minutes=12)
+    assert followed.folder.pause.exists()
     assert followed.note().startswith("last heard of 12 min 00 s ago; its driver was interrupted")
+    followed.folder.pause.unlink()  # as a driver does at its end, or the next one at its start
     driver.start()
     followed.look()
     time.now += timedelta(minutes=12)
