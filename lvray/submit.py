@@ -23,7 +23,7 @@ from lvray.launcher import fit, sbatch, slurm
 from lvray.launcher.follow import Log, follow
 from lvray.launcher.job import Job, described, gpus, instructions, to_json
 from lvray.launcher.profile import Profile, load_profile
-from lvray.launcher.request import Request, Wishes, refusals, request, workers
+from lvray.launcher.request import Request, Wishes, refusals, request, seems_private, workers
 from lvray.launcher.shipped import SCRIPT, found
 from lvray.planner.asked import add_arguments, asked
 from lvray.planner.data import variables_of
@@ -171,6 +171,11 @@ def _judged(
             f"resources.device is cpu in the sweep file, and the job asks for {gpus(job.gpus)} that it would leave idle; "
             "--set resources.device=auto, or take a profile of CPU nodes"
         )
+    if profile.scheduler == "slurm" and seems_private(profile, job, Path(job.python)):
+        warnings.append(
+            f"python {job.python} seems to be on this machine's own disk, which the nodes cannot see; make its environment in a "
+            "folder that all share, or name it in the profile's shared: if they do see it"
+        )
     if job.seconds is not None and job.seconds > profile.notice_seconds:
         stretch = fit.longest_unpausable(plans)
         times = {"wall": job.seconds, "notice": profile.notice_seconds}
@@ -193,7 +198,10 @@ def _submitted(job: Job) -> str:
         raise LvrayError(
             f"{logs}: cannot be made: {error.strerror}; take another folder with --runs"
         ) from error
-    return slurm.submit(sbatch.words(job.command), job.variables, login=job.profile.login)
+    sent = slurm.submit(sbatch.words(job.command), job.variables, login=job.profile.login)
+    if sent.notices:
+        print(sent.notices, file=sys.stderr)
+    return sent.job
 
 
 def _run_here(job: Job) -> int:
@@ -230,7 +238,11 @@ def _followed(job: Job, number: str) -> int:
     except KeyboardInterrupt:
         say(f"\nno longer followed; job {number} goes on (scancel {number} stops it)")
         return 0
-    if last is None or last.state == "COMPLETED":
+    if last is None:
+        raise LvrayError(
+            f"job {number} is not known to Slurm any more; {job.request.log(number)} has its last words"
+        )
+    if last.state == "COMPLETED":
         return 0
     code = f", exit code {last.exit_code}" if last.exit_code else ""
     raise LvrayError(

@@ -41,6 +41,20 @@ OURS = (
 )  # fmt: skip
 """Options of sbatch that come from other fields or are the same for every job."""
 
+UNFIT = (
+    "array",
+    "chdir",
+    "cluster",
+    "clusters",
+    "error",
+    "no-requeue",
+    "ntasks",
+    "test-only",
+    "wait",
+    "wrap",
+)
+"""Options of sbatch with which the job would not be one driver with its log, known by one number and queued again."""
+
 ACCOUNT_LEVEL = re.compile(r"(?<![A-Za-z0-9])SL[0-9](?![A-Za-z0-9])")
 """A service level in an account's name, as in ``PROJECT-SL3-GPU``."""
 
@@ -83,6 +97,10 @@ def _option(value: object) -> str:
         raise ValueError("must be one of sbatch's long options, such as --constraint=rome")
     if (word := value.removeprefix("--").partition("=")[0]) in OURS:
         raise ValueError(f"--{word} has its own place: another field, or the same for every job")
+    if word in UNFIT:
+        raise ValueError(
+            f"--{word} does not go with a sweep: one job, one driver, one log, queued again after a pause"
+        )
     return value
 
 

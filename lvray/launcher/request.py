@@ -211,6 +211,8 @@ def _gpus(profile: Profile, asked: Request) -> Iterator[str]:
     if asked.gpus_per_node > most:
         has = f"has {most} on each node" if most else "has none; take a profile of GPU nodes"
         yield f"--gpus-per-node {asked.gpus_per_node}: {profile.site} {has}"
+    elif most and not asked.gpus_per_node:
+        yield f"--gpus-per-node 0: {profile.site} is for GPUs; take a profile of CPU nodes"
     elif asked.nodes > 1 and profile.whole_nodes_if_many and asked.gpus_per_node < most:
         yield (
             f"--gpus-per-node {asked.gpus_per_node} on {asked.nodes} nodes: {profile.site} wants all {most} GPUs of each "
@@ -226,13 +228,18 @@ def _paths(profile: Profile, asked: Request, here: Path) -> Iterator[str]:
         )
     if not asked.scratch.startswith("/"):
         yield f"scratch {asked.scratch}: must begin with /, as every node looks for it by itself"
-    where = PurePosixPath(here / asked.runs)
-    private = (*NODE_LOCAL, asked.scratch)
-    if _below(where, private) and not _below(where, profile.shared):
+    if seems_private(profile, asked, here / asked.runs):
         yield (
             f"--runs {asked.runs}: seems to be a node's own disk, which other nodes cannot see; take a folder that all share, or "
             "name it in the profile's shared: if they do see it"
         )
+
+
+def seems_private(profile: Profile, asked: Request, place: Path) -> bool:
+    """Whether a place seems to be on a disk that one node alone sees."""
+    private = (*NODE_LOCAL, asked.scratch)
+    where = PurePosixPath(place)
+    return _below(where, private) and not _below(where, profile.shared)
 
 
 def _below(path: PurePosixPath, folders: tuple[str, ...]) -> bool:

@@ -46,8 +46,18 @@ class Seen:
     """Of the batch script, once it has ended."""
 
 
-def submit(words: Sequence[str], variables: Mapping[str, str], *, login: str | None) -> str:
-    """Submits a job and gives its id.
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What sbatch says of a job that it took."""
+
+    job: str
+    """Its id."""
+    notices: str
+    """Of the site, on limits and accounts; "" without."""
+
+
+def submit(words: Sequence[str], variables: Mapping[str, str], *, login: str | None) -> Submitted:
+    """Submits a job.
 
     Args:
         words: sbatch, with ``--parsable``.
@@ -81,7 +91,7 @@ def submit(words: Sequence[str], variables: Mapping[str, str], *, login: str | N
     job = done.stdout.strip().partition(";")[0]
     if not job.isdigit():
         raise LvrayError(f"sbatch gave no job id but {done.stdout.strip()!r}; is it Slurm's own?")
-    return job
+    return Submitted(job, done.stderr.strip())
 
 
 def refused(said: str) -> str:

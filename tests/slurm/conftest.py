@@ -78,6 +78,12 @@ class Job:
 
         wait_until(there, f"{count} times {event} in the journal of job {self.number}")
 
+    def wait_for_requeue(self, seconds: float = 180) -> None:
+        """Waits until Slurm has queued it again."""
+        wait_until(
+            lambda: int(self.shown()["Restarts"]), f"job {self.number} queued again", seconds
+        )
+
     def end(self, seconds: float = 400) -> str:
         """Waits until it has ended, and gives the state it ended in."""
         wait_until(

@@ -124,6 +124,20 @@ def test_a_node_that_dies_takes_its_trials_and_the_other_finishes_the_sweep(site
         site.restart("lvt2")
 
 
+def test_when_the_first_node_dies_and_the_driver_with_it_the_job_is_queued_again(site, tmp_path):
+    job = site.submit(tmp_path, *LONG, options=BOTH)
+    job.wait_for("measurement", 3)
+    try:
+        site.kill("lvt1")
+        job.wait_for_requeue()
+    finally:  # the node comes back, as after a boot
+        for path in site.disk("lvt1").iterdir():
+            shutil.rmtree(path)
+        site.restart("lvt1")
+    assert_finished(job)
+    assert job.audit()["lost"] != "0"
+
+
 def test_two_jobs_of_one_user_on_one_node_do_not_end_each_other(site, tmp_path):
     homes = tmp_path / "first", tmp_path / "second"
     for home in homes:

@@ -208,6 +208,31 @@ echo JobId=1234 JobState=FAILED Reason=NonZeroExitCode Restarts=0 ExitCode=2:0 B
     assert "job 1234 ended as FAILED, exit code 2" in told
 
 
+def test_a_job_that_slurm_never_knew_is_not_taken_for_one_that_ended_well(here):
+    program(here, "scontrol", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    done = submit(here, "site.yaml", "--follow")
+    told, _ = done.communicate(timeout=60)
+    assert done.returncode == 1
+    assert "job 1234 is not known to Slurm any more" in told
+
+
+def test_what_the_site_says_of_the_job_is_passed_on(here, capsys):
+    program(here, "sbatch", "echo 'sbatch: 12 GPU hours are left' >&2; echo 1234")
+    assert main(["grid.yaml", "--cluster", "site.yaml"]) == 0
+    assert capsys.readouterr().err == "sbatch: 12 GPU hours are left\n"
+
+
+def test_a_python_that_the_nodes_cannot_see_is_warned_of(here, capsys):
+    site = (here / "site.yaml").read_text(encoding="utf-8")
+    for python, warned in (("/dev/shm/env/bin/python", True), ("/home/ab123/env/python", False)):
+        (here / "site.yaml").write_text(f"{site}python: {python}\n", encoding="utf-8")
+        assert main(["grid.yaml", "--cluster", "site.yaml", "--dry-run"]) == 0
+        told = capsys.readouterr().out
+        assert (
+            f"warning: python {python} seems to be on this machine's own disk" in told
+        ) is warned
+
+
 def test_ctrl_c_stops_following_and_not_the_job(here):
     program(
         here, "scontrol", "echo JobId=1234 JobState=RUNNING Reason=None Restarts=0 BatchHost=n1"

@@ -158,3 +158,9 @@ def test_trials_at_once(device, share, wanted, wishes, expected):
     job = asked(csd3(), **wishes)
     got = workers(csd3(), job, device=device, trials_per_gpu=share, wanted=wanted, cores_here=1)
     assert got == expected
+
+
+def test_a_gpu_partition_is_not_asked_for_no_gpu():
+    assert refused(csd3(), gpus_per_node=0) == [
+        "--gpus-per-node 0: CSD3 ampere is for GPUs; take a profile of CPU nodes"
+    ]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lvray.core.errors import LvrayError
-from lvray.launcher.slurm import Seen, look, refused, seen, submit
+from lvray.launcher.slurm import Seen, Submitted, look, refused, seen, submit
 
 LINE = (
     "JobId=7 JobName=lvray-grid UserId=ab123(1000) Account=p-sl3-gpu QOS=gpu2 JobState=RUNNING Reason=None Dependency=(null) "
@@ -32,9 +32,14 @@ def slurm(tmp_path, monkeypatch):
 
 def test_the_job_id_is_what_sbatch_prints(slurm):
     slurm("sbatch", "echo 48123456")
-    assert submit(["sbatch"], {}, login=None) == "48123456"
+    assert submit(["sbatch"], {}, login=None).job == "48123456"
     slurm("sbatch", "echo '48123457;csd3'")
-    assert submit(["sbatch"], {}, login=None) == "48123457"
+    assert submit(["sbatch"], {}, login=None).job == "48123457"
+
+
+def test_what_the_site_says_of_a_job_that_it_takes_is_not_lost(slurm):
+    slurm("sbatch", "echo 'sbatch: 12 GPU hours are left' >&2; echo 7")
+    assert submit(["sbatch"], {}, login=None) == Submitted("7", "sbatch: 12 GPU hours are left")
 
 
 def test_sbatch_gets_its_words_and_its_environment(slurm, tmp_path):
