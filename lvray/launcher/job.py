@@ -94,7 +94,7 @@ def instructions(job: Job, number: str) -> str:
             f"log        tail -F {asks.log(number)}",
             f"report     python -m lvray.report {run} --watch",
             f"dashboard  {sbatch.DASHBOARD} after, on your own machine: {tunnel}",
-            f"           NODE is known once it runs (squeue --jobs={number} --format=%B), and the log has the token",
+            f"           NODE is known once it runs (squeue --jobs={number} --format=%B); the log says where its token is",
             f"pause      scancel --batch --signal=USR1 {number}   (it is queued again and goes on; scontrol hold {number} keeps it there)",
             f"stop       scancel {number}   (the same command goes on later)",
         ]
