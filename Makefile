@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SLURM ?= slurm
 INSTALLED := $(VENV)/.installed
 
 .PHONY: sweep test test-slurm check install clean
@@ -13,7 +14,7 @@ test: install  ## every test that this machine can run
 	$(BIN)/python -m pytest -q
 
 test-slurm: install  ## whole sweeps as jobs of a real two-node Slurm on this machine: root, slurm-wlm, munge, iproute2; else skipped
-	$(BIN)/python -m pytest -q -rs -m slurm tests/slurm
+	$(BIN)/python -m pytest -q -rs -m "$(SLURM)" tests/slurm
 
 check: install  ## format, lint, types, floors, shell scripts
 	$(BIN)/ruff format --check .

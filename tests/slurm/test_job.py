@@ -124,6 +124,7 @@ def test_a_node_that_dies_takes_its_trials_and_the_other_finishes_the_sweep(site
         site.restart("lvt2")
 
 
+@pytest.mark.long
 def test_when_the_first_node_dies_and_the_driver_with_it_the_job_is_queued_again(site, tmp_path):
     job = site.submit(tmp_path, options=BOTH)
     job.wait_for("measurement", 3)
