@@ -1,4 +1,4 @@
-# What continuous integration runs is what people run: `make check`, `make test` and `make test-slurm`.
+# What continuous integration runs is what people run: `make check`, `make test` and `make test-slurm` (but for tests marked long).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -255,10 +255,14 @@ def test_the_same_chance_writes_the_same_journal(seed, workers):
     assert texts[0] == texts[1]
 
 
+def three_trials() -> StagePlan:
+    """A stage that pays for three trials to their ends, and for nothing more."""
+    plans = tuple(plan_of(index, StepPrices(10, 100, 0), 40) for index in range(3))
+    return StagePlan("search", plans, 3 * plans[0].price, "fixed")
+
+
 def test_nothing_is_lost_or_stopped_when_nothing_goes_wrong(tmp_path):
-    prices = StepPrices(10, 100, 0)
-    plans = tuple(plan_of(index, prices, 40) for index in range(3))
-    stage = StagePlan("search", plans, 3 * plans[0].price, "fixed")
+    stage = three_trials()
 
     class Calm(random.Random):
         def random(self) -> float:
@@ -272,9 +276,7 @@ def test_nothing_is_lost_or_stopped_when_nothing_goes_wrong(tmp_path):
 
 def test_a_stage_whose_trials_all_pause_again_and_again_costs_what_was_planned(tmp_path):
     """Nothing is lost, nothing is paid for twice, and every trial comes to its end."""
-    prices = StepPrices(10, 100, 7)
-    plans = tuple(plan_of(index, prices, 40) for index in range(3))
-    stage = StagePlan("search", plans, 3 * plans[0].price, "fixed")
+    stage = three_trials()
 
     class Restless(random.Random):
         """Half of all attempts pause, somewhere on their way."""

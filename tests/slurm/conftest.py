@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,14 +114,7 @@ class Site:
 
     def run(self, *command: str, **more: str) -> str:
         """Gives what a command of Slurm prints."""
-        ran = subprocess.run(
-            command,
-            env=self.environment | more,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        ran = self._ran(command, more)
         assert ran.returncode == 0, (command, ran.stderr)
         return ran.stdout
 
@@ -148,9 +141,14 @@ class Site:
     def on(self, node: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs a command on a node, as somebody who is logged in there."""
         entered = ["nsenter", "--all", f"--target={self.first_process(node)}", *command]
+        return self._ran(entered, environment)
+
+    def _ran(
+        self, command: Sequence[str], more: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            entered,
-            env=self.environment | environment,
+            command,
+            env=self.environment | more,
             capture_output=True,
             text=True,
             check=False,
