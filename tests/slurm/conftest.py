@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -24,13 +24,15 @@ NODES = ("lvt1", "lvt2")
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "DEADLINE", "BOOT_FAIL"}
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 120) -> None:
-    """Waits until something holds; `what` names it when it does not come about."""
+def wait_until(
+    true: Callable[[], object], what: str, seconds: float = 120, log: Callable[[], str] = str
+) -> None:
+    """Waits until something holds; if it does not come about, tells of `what`, of `log` and of Slurm's own logs."""
     end = monotonic() + seconds
     while not true():
         if monotonic() > end:
             logs = [path.read_text()[-2000:] for path in sorted(FOLDER.glob("**/*.log"))]
-            pytest.fail("\n".join([f"not in {seconds:.0f} s: {what}", *logs]))
+            pytest.fail("\n".join([f"not in {seconds:.0f} s: {what}", *logs, log()]))
         sleep(0.2)
 
 
@@ -68,28 +70,38 @@ class Job:
         rows = [json.loads(line) for line in lines if line.endswith("\n")]
         return [row for row in rows if event in (None, row["event"])]
 
-    def wait_for(self, event: str, count: int = 1) -> None:
-        """Waits until its journal tells of so many events."""
+    def wait_until(self, true: Callable[[], object], what: str, seconds: float = 120) -> None:
+        """Waits until something holds that has to come about while this job is not at its end."""
 
         def there() -> bool:
-            if self.shown()["JobState"] in ENDED:
-                pytest.fail(f"the job ended before {count} times {event}:\n{self.log()}")
-            return len(self.journal(event)) >= count
+            state = self.shown()["JobState"]
+            if true():
+                return True
+            if state in ENDED:
+                pytest.fail(f"job {self.number} ended as {state} before {what}:\n{self.log()}")
+            return False
 
-        wait_until(there, f"{count} times {event} in the journal of job {self.number}")
+        wait_until(there, f"{what}, of job {self.number}", seconds, self.log)
+
+    def wait_for(self, event: str, count: int = 1) -> None:
+        """Waits until its journal tells of so many events."""
+        self.wait_until(lambda: len(self.journal(event)) >= count, f"{count} times {event}", 240)
 
     def wait_for_requeue(self, seconds: float = 180) -> None:
         """Waits until Slurm has queued it again."""
-        wait_until(
-            lambda: int(self.shown()["Restarts"]), f"job {self.number} queued again", seconds
-        )
+        again = f"job {self.number} queued again"
+        wait_until(lambda: int(self.shown()["Restarts"]), again, seconds, self.log)
 
     def end(self, seconds: float = 400) -> str:
         """Waits until it has ended, and gives the state it ended in."""
-        wait_until(
-            lambda: self.shown()["JobState"] in ENDED, f"the end of job {self.number}", seconds
-        )
+        ended = f"the end of job {self.number}"
+        wait_until(lambda: self.shown()["JobState"] in ENDED, ended, seconds, self.log)
         return self.shown()["JobState"]
+
+    def minutes(self) -> int:
+        """Whole minutes since it was started."""
+        hours, minutes, _ = self.shown()["RunTime"].split(":")
+        return 60 * int(hours) + int(minutes)
 
     def cancel(self) -> None:
         self.site.run("scancel", self.number)
@@ -198,6 +210,20 @@ class Site:
     def trials(self, node: str) -> list[int]:
         """Gives the processes on a node in which a trial runs."""
         return [pid for pid, line in self.processes(node).items() if "ray::ImplicitFunc" in line]
+
+    @contextmanager
+    def frozen_trials(self) -> Iterator[None]:
+        """Holds every process in which a trial runs, wherever it stands, as a machine does that is infinitely slow."""
+        held = [pid for node in NODES for pid in self.trials(node)]
+        assert held, "no trial to hold"
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in held:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def disk(self, node: str) -> Path:
         return FOLDER / node / "disk"

@@ -6,7 +6,6 @@ import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
-from time import monotonic, sleep
 
 import pytest
 
@@ -17,13 +16,6 @@ NODES = ("lvt1", "lvt2")
 BOTH = ("--nodes=2", "--cpus-per-task=1")
 ONE = ("--nodelist=lvt1", "--cpus-per-task=1")
 LONG = ("--set", "budget=4e11")
-
-
-def wait_until(true, what, seconds):
-    end = monotonic() + seconds
-    while not true():
-        assert monotonic() < end, f"not in {seconds} s: {what}"
-        sleep(0.5)
 
 
 def assert_finished(job):
@@ -54,13 +46,23 @@ def test_a_sweep_runs_on_two_nodes(site, tmp_path):
 
 
 def test_a_job_that_meets_its_time_limit_pauses_queues_itself_again_and_finishes(site, tmp_path):
-    short = ("--time=2", "--signal=B:USR1@60")
-    job = site.submit(tmp_path, "--set", "budget=9e11", options=(*BOTH, *short), LVRAY_NOTICE="60")
-    wait_until(lambda: "queued again" in job.log(), "the notice of the time limit", 240)
+    options = (*BOTH, "--time=30", "--signal=B:USR1@60")
+    job = site.submit(tmp_path, "--set", "budget=9e11", options=options, LVRAY_NOTICE="60")
+
+    def on_its_way():  # to a rung that is three times as far as the one before
+        return [row for row in job.journal("decision") if row["status"] == "running"]
+
+    job.wait_until(on_its_way, "a trial goes on to its second rung", 240)
+    with site.frozen_trials():  # so that no machine is fast enough to be done before the notice
+        limit = job.minutes() + 2  # the notice comes up to a minute early
+        site.run("scontrol", "update", f"JobId={job.number}", f"TimeLimit={limit}")
+        job.wait_until((job.folder / "pause").exists, "the trials are asked to pause", 150)
+    job.wait_until(lambda: "queued again" in job.log(), "it was queued again", 60)
     told = job.audit()
     assert told["ok"], told["findings"]
     assert told["reserved"] == "0"
-    assert job.journal("pause"), "no trial was paused between two milestones"
+    used = [int(row["pause"]["flops"]) for row in job.journal("pause")]
+    assert any(used), "no trial was paused between two milestones"
     site.run("scontrol", "update", f"JobId={job.number}", "TimeLimit=30")  # once is enough
     assert_finished(job)
     assert job.shown()["Restarts"] == "1"
@@ -83,9 +85,9 @@ def test_a_job_that_meets_its_time_limit_pauses_queues_itself_again_and_finishes
 
 def test_a_notice_that_comes_before_anything_has_started_queues_the_job_again(site, tmp_path):
     job = site.submit(tmp_path, options=ONE, LVRAY_SETUP=f"touch {tmp_path}/begun; sleep 5")
-    wait_until((tmp_path / "begun").exists, "the beginning of the script", 120)
+    job.wait_until((tmp_path / "begun").exists, "its script began")
     site.run("scancel", "--batch", "--signal=USR1", job.number)
-    wait_until(lambda: "queued again" in job.log(), "the job in the queue again", 60)
+    job.wait_until(lambda: "queued again" in job.log(), "it was queued again")
     assert job.shown()["Restarts"] == "1"
     assert not job.folder.exists()
     job.cancel()
