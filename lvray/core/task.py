@@ -13,6 +13,9 @@ from typing import Any
 
 from lvray.core.trial import Milestone, StepPrices, TrialConfig
 
+Claim = tuple[str, int]
+"""When a run began, and the number of an attempt at a trial of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataTask:
@@ -97,6 +100,8 @@ class Task:
     prices: StepPrices
     folder: str
     """The trial's own folder, ``runs/<sweep>/trials/<trial_id>``, on storage that every node sees."""
+    run_began: str = ""
+    """When the run began that this is part of, ISO 8601: an earlier run of that name may have been put aside."""
     reached: int = -1
     """Index of the last milestone heard of: the attempt starts from that milestone's checkpoint."""
     paused_at: int | None = None
@@ -109,6 +114,11 @@ class Task:
     """CPU threads torch may use; 0 leaves torch's own choice."""
     pause_file: str | None = None
     """A file whose appearance asks the attempt to pause at its next step; it too is on storage that every node sees."""
+
+    @property
+    def claim(self) -> Claim:
+        """Who this attempt is to others at the same trial: of two, the later is greater."""
+        return (self.run_began, self.attempt)
 
     @property
     def begins(self) -> bool:

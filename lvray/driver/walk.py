@@ -89,7 +89,8 @@ class Run:
     def task_of(self, grant: Grant, *, threads: int) -> Task:
         """What a worker with `threads` CPU threads is told of a grant."""
         assert self.data is not None, "nothing is trained in this run"
-        return task_of(self.sweep, self.folder, self.data, grant, threads=threads)
+        began = self.history.began
+        return task_of(self.sweep, self.folder, self.data, grant, threads=threads, run_began=began)
 
     @property
     def session(self) -> int:

@@ -14,7 +14,15 @@ from lvray.spec.schema import Sweep
 from lvray.spec.space import forecast_of
 
 
-def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, threads: int) -> Task:
+def task_of(
+    sweep: Sweep,
+    folder: RunFolder,
+    data: DataTask,
+    grant: Grant,
+    *,
+    threads: int,
+    run_began: str = "",
+) -> Task:
     """Everything a worker needs to carry out `grant`, its paths absolute: a worker starts in a folder of its own.
 
     Args:
@@ -23,6 +31,7 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
         data: the prepared series.
         grant: the stretch that is paid for.
         threads: CPU threads the worker may use.
+        run_began: when the run began, ISO 8601.
     """
     plan = grant.plan
     variables = int(data.codec["variables"])
@@ -49,6 +58,7 @@ def task_of(sweep: Sweep, folder: RunFolder, data: DataTask, grant: Grant, *, th
         milestones=plan.milestones,
         prices=plan.prices,
         folder=str(folder.trial(plan.trial_id).absolute()),
+        run_began=run_began,
         reached=grant.reached,
         paused_at=grant.paused_at,
         pause_file=str(folder.pause.absolute()),

@@ -11,7 +11,7 @@ from typing import Any
 
 from ray import tune
 
-from lvray.core.errors import LvrayError
+from lvray.core.errors import LvrayError, Superseded
 from lvray.core.preemption import asked_by
 from lvray.core.run_folder import write_whole
 from lvray.core.task import Task
@@ -39,6 +39,8 @@ def attempt(config: Mapping[str, Any]) -> None:
         from lvray.trainer.loop import run  # seconds of imports, which only a worker pays
 
         run(task, report, asked_to_pause=asked_by(task.pause_file))
+    except Superseded:
+        raise  # the folder is another's, and nobody waits for word of this one
     except Exception as error:
         row = {
             "attempt": task.attempt,

@@ -39,6 +39,11 @@ class History:
     ended: bool = False
 
     @property
+    def began(self) -> str:
+        """When the first driver began, ISO 8601."""
+        return str(self.sessions[0]["at"])
+
+    @property
     def shared_ledger(self) -> str | None:
         """The whole path of the ledger that the sweep shares with others; None when it has its own."""
         return self.sessions[-1].get("ledger") if self.sessions else None

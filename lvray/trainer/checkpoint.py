@@ -35,12 +35,13 @@ from torch.optim import Optimizer
 
 from lvray.core.errors import CheckpointError, RunFolderError, Superseded
 from lvray.core.run_folder import ADAPTER, checkpoint_path, write_whole
+from lvray.core.task import Claim
 from lvray.core.trial import LoraConfig
 
 FORMAT = "lvray-checkpoint/1"
 
 CLAIM = "attempt"
-"""In a trial's folder: the number of the attempt that may write there."""
+"""In a trial's folder: number and run of the attempt that may write there."""
 
 _ADAPTER, _OPTIMIZER, _STATE = "adapter.safetensors", "optimizer.pt", "state.json"
 _PARTIAL = re.compile(r"\..+\.partial")
@@ -194,29 +195,46 @@ def restore_generators(checkpoint: Checkpoint, device: torch.device) -> None:
         torch.mps.set_rng_state(checkpoint.generators["mps"])
 
 
-def claim(trial: Path, attempt: int) -> None:
-    """Notes that `attempt` is the one that writes in the trial's folder from now on.
+def claim(trial: Path, own: Claim) -> None:
+    """Notes that the attempt `own` is the one that writes in the trial's folder from now on.
 
     Raises:
         RunFolderError: the folder cannot be written.
         Superseded: a later attempt has begun.
     """
-    ensure_claimed(trial, attempt)
-    write_whole(trial / CLAIM, f"{attempt}\n")
+    _ensure_latest(trial, own, _claimed(trial) or own)
+    write_whole(trial / CLAIM, f"{own[1]} {own[0]}\n")
 
 
-def ensure_claimed(trial: Path, attempt: int) -> None:
+def ensure_claimed(trial: Path, own: Claim) -> None:
     """Refuses an attempt that another has taken over from: its node was cut off, given up as lost, and works on.
 
     Raises:
-        Superseded: a later attempt has begun.
+        Superseded: a later attempt has begun, or the run folder was put aside and another stands in its place.
     """
-    claimed = trial / CLAIM
-    latest = int(claimed.read_text(encoding="utf-8")) if claimed.exists() else 0
-    if latest > attempt:
+    latest = _claimed(trial)
+    if latest is None:
         raise Superseded(
-            f"attempt {attempt} in {trial} works on though attempt {latest} has begun; it ends here"
+            f"attempt {own[1]} works on though {trial} is another run's by now; it ends here"
         )
+    _ensure_latest(trial, own, latest)
+
+
+def _ensure_latest(trial: Path, own: Claim, latest: Claim) -> None:
+    if latest > own:
+        another = "" if latest[0] == own[0] else f" of the run that began {latest[0]}"
+        raise Superseded(
+            f"attempt {own[1]} in {trial} works on though attempt {latest[1]}{another} has begun; it ends here"
+        )
+
+
+def _claimed(trial: Path) -> Claim | None:
+    """Gives the latest attempt that has begun at a trial; None before the first."""
+    try:
+        number, _, began = (trial / CLAIM).read_text(encoding="utf-8").strip().partition(" ")
+    except FileNotFoundError:
+        return None
+    return began, int(number)
 
 
 def keep_checkpoints(trial: Path, *, keep: Collection[int]) -> None:

@@ -102,7 +102,7 @@ def run(task: Task, report: Report, *, asked_to_pause: Callable[[], bool] = neve
     """
     if task.threads:
         torch.set_num_threads(task.threads)
-    claim(Path(task.folder), task.attempt)
+    claim(Path(task.folder), task.claim)
     config = json.dumps(task.config.to_json(), indent=1)
     write_whole(Path(task.folder) / "config.json", config + "\n")
     device = pick_device(task.device)
@@ -305,7 +305,7 @@ class Learner:
             Superseded: a later attempt at the trial has begun, and needs checkpoints that this one would remove.
         """
         bench, trial = self.bench, Path(self.bench.task.folder)
-        ensure_claimed(trial, bench.task.attempt)
+        ensure_claimed(trial, bench.task.claim)
         write_checkpoint(
             trial,
             bench.model,
@@ -438,7 +438,7 @@ def _forecast(bench: Bench) -> dict[str, float]:
             autocast=bench.accelerator.autocast,
             loss=bench.task.evaluation.loss,
         )
-        ensure_claimed(Path(bench.task.folder), bench.task.attempt)
+        ensure_claimed(Path(bench.task.folder), bench.task.claim)
         put_file(Path(bench.task.folder) / "forecasts" / f"{asked.name}.npz", forecasts.to_npz())
         made.append(forecasts)
     return metrics_of(made)

@@ -148,6 +148,13 @@ def test_a_driver_killed_twice_goes_on_and_charges_what_was_lost(tmp_path):
     )
 
 
+def test_every_attempt_says_of_which_run_it_is(finished):
+    began = journal(finished)[0]["at"]
+    claims = [path.read_text().split() for path in (finished / "trials").glob("*/attempt")]
+    assert len(claims) == 6
+    assert {run for _, run in claims} == {began}
+
+
 def test_ctrl_c_ends_in_seconds_and_says_how_to_go_on(tmp_path):
     driver = start(tmp_path)
     wait_for(tmp_path / "runs" / "small", "measurement", 2)

@@ -17,7 +17,7 @@ from lvray.flops.price import NUMERIC_TOKENS
 from lvray.series import windows as cutting
 from lvray.series.forecasts import Forecasts
 from lvray.trainer import batches, head, loop
-from lvray.trainer.checkpoint import claim, read_checkpoint
+from lvray.trainer.checkpoint import CLAIM, claim, read_checkpoint
 from lvray.trainer.loop import lr_at, run
 from lvray.trainer.model import detach, load_adapter, load_base
 from lvray.trainer.tokenizer import load_tokenizer
@@ -206,11 +206,11 @@ def test_a_pause_before_the_first_step_leaves_the_checkpoint_that_it_stands_on_a
 def test_a_forecast_of_an_attempt_that_was_given_up_is_not_written(make_task, trial_folder):
     task = make_task(0, forecast=True)
     base = replace(task, config=replace(task.config, lora=None))
-    claim(trial_folder("t"), 1)
+    claim(trial_folder("t"), ("", 1))
     original = loop.validate
 
     def validate(bench):
-        claim(trial_folder("t"), 2)
+        claim(trial_folder("t"), ("", 2))
         return original(bench)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -246,7 +246,7 @@ def test_an_attempt_that_was_given_up_as_lost_leaves_the_checkpoints_of_the_next
 
     def report(measurement):
         if measurement.milestone == 0:  # cut off here, while another worker takes the trial up
-            claim(trial_folder("t"), 2)
+            claim(trial_folder("t"), ("", 2))
 
     with pytest.raises(Superseded, match=r"attempt 1 .* attempt 2 has begun"):
         run(task, report)
@@ -254,6 +254,35 @@ def test_an_attempt_that_was_given_up_as_lost_leaves_the_checkpoints_of_the_next
     assert kept == ["step-00000002"]
     with pytest.raises(Superseded):
         run(task, report)
+
+
+def test_an_attempt_of_a_run_that_was_put_aside_writes_nothing_into_the_one_in_its_place(
+    make_task, trial_folder
+):
+    earlier, later = "2026-11-20T09:00:00.000+00:00", "2026-11-20T09:30:00.000+00:00"
+    task = replace(make_task(2, 4), run_began=earlier, attempt=3)
+    folder = trial_folder("t")
+
+    def put_aside(measurement):
+        folder.rename(folder.with_name("t.1"))
+
+    with pytest.raises(Superseded, match=r"another run's by now"):
+        run(task, put_aside)
+    assert not folder.exists()
+
+    def begun_anew(measurement):
+        put_aside(measurement)
+        claim(folder, (later, 1))
+
+    folder.with_name("t.1").rename(folder)
+    with pytest.raises(
+        Superseded, match=r"attempt 4 .* attempt 1 of the run that began 2026-11-20T09:30"
+    ):
+        run(replace(task, attempt=4), begun_anew)
+    assert [path.name for path in folder.iterdir()] == [CLAIM]
+    with pytest.raises(Superseded):  # it starts only now
+        run(task, put_aside)
+    assert [path.name for path in folder.iterdir()] == [CLAIM]
 
 
 # %% Milestones and FLOPs
