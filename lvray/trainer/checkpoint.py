@@ -3,7 +3,7 @@
     <trial>/checkpoints/step-00000123/
         adapter.safetensors   trainable weights by name
         optimizer.pt          AdamW's moments, and the states of the random generators
-        state.json            format, step, adapter config, sha256 of the two files above
+        state.json            format, step, adapter config, sums of a stretch that paused, sha256 of the two files above
         adapter/              the same weights as peft reads them; nothing here reads it
 
 The step is also the place in the data (`trainer.batches`) and in the learning-rate schedule. A
@@ -24,6 +24,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
@@ -61,6 +62,8 @@ class Checkpoint:
     """`state_dict` of the optimizer without its hyperparameters, which are the trial's own."""
     generators: Mapping[str, Tensor]
     """States of the random generators, by device type."""
+    sums: Mapping[str, float]
+    """What the trainer had summed up since the last milestone, by name; empty at a milestone."""
 
 
 def latest_checkpoint(trial: Path) -> Path:
@@ -87,6 +90,7 @@ def write_checkpoint(
     lora: LoraConfig,
     device: torch.device,
     export: Callable[[Path], object],
+    sums: Mapping[str, float] = MappingProxyType({}),
 ) -> Path:
     """Writes the trial's state after `step` optimizer steps, whole or not at all, and gives its place.
 
@@ -100,6 +104,7 @@ def write_checkpoint(
         lora: what the adapter is.
         device: whose random generator is written too.
         export: writes the adapter as peft reads it into the folder that it is given.
+        sums: what was summed up since the last milestone, for the attempt that goes on from here.
 
     Raises:
         RunFolderError: the disk is full, or the folder cannot be written.
@@ -114,6 +119,7 @@ def write_checkpoint(
         "format": FORMAT,
         "step": step,
         "lora": lora.to_json(),
+        "sums": dict(sums),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
     }
     files[_STATE] = (json.dumps(head, indent=2) + "\n").encode()
@@ -151,6 +157,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             adapter=safetensors.torch.load(contents[_ADAPTER]),
             moments=state["moments"],
             generators=state["generators"],
+            sums=head.get("sums", {}),  # earlier versions kept none
         )
     except OSError as error:
         raise CheckpointError(

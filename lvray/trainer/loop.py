@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from socket import gethostname
@@ -129,7 +129,7 @@ def _reach_milestones(bench: Bench, report: Report) -> None:
     task, config = bench.task, bench.task.config
     torch.manual_seed(config.seed)
     learner = None if config.lora is None else Learner.of(bench, config.lora)
-    step = learner.start() if learner else 0
+    step, before = learner.start() if learner else (0, Stretch())
     meter = Meter(task.prices, tokens_per_step=config.batch_size * config.context_length)
     for index in range(task.reached + 1, len(task.milestones)):
         milestone = task.milestones[index]
@@ -137,13 +137,14 @@ def _reach_milestones(bench: Bench, report: Report) -> None:
         # 1. train exactly to the milestone, or until the loss is lost, or somebody asks for a pause
         begun = step
         heard = task.milestones[index - 1].step if index else 0
-        stretch = learner.train(step, milestone.step) if learner else Stretch()
-        step += stretch.steps
-        meter.steps += stretch.steps
+        stretch = learner.train(step, milestone.step, before) if learner else Stretch()
+        own_steps = stretch.steps - before.steps
+        step += own_steps
+        meter.steps += own_steps
         metrics = stretch.metrics()
         if learner and stretch.finite and step < milestone.step:
-            if stretch.steps:  # else it stands where its checkpoint is, or at its very start
-                learner.checkpoint(step, keep={heard, begun, step})
+            if own_steps:  # else it stands where its checkpoint is, or at its very start
+                learner.checkpoint(step, keep={heard, begun, step}, unheard=stretch)
             report(Pause(task.trial_id, task.attempt, step, meter.flops, meter.seconds))
             return
 
@@ -184,32 +185,40 @@ def _reach_milestones(bench: Bench, report: Report) -> None:
         )
         if not finite:
             return
+        before = Stretch()
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What was trained between two milestones."""
+    """What was trained since the last milestone, by however many attempts."""
 
     steps: int = 0
-    train_loss: float = 0.0
-    """Mean cross-entropy over the steps, nats per token."""
-    gradient_norm: float = 0.0
-    """Mean over the steps, before clipping."""
+    loss_sum: float = 0.0
+    """Cross-entropy, nats per token, summed over the steps."""
+    norm_sum: float = 0.0
+    """Gradient norm before clipping, summed over the steps."""
     learning_rate: float = 0.0
     """Of the last step."""
+
+    @classmethod
+    def of(cls, sums: Mapping[str, float]) -> Stretch:
+        """Reads what a checkpoint between two milestones holds of it; an empty stretch where it holds nothing."""
+        if not sums:
+            return cls()
+        return cls(int(sums["steps"]), sums["loss_sum"], sums["norm_sum"], sums["learning_rate"])
 
     @property
     def finite(self) -> bool:
         """Whether the loss of every step was a number."""
-        return math.isfinite(self.train_loss)
+        return math.isfinite(self.loss_sum)
 
     def metrics(self) -> dict[str, float]:
-        """Gives the figures by name; none if nothing was trained."""
+        """Gives means over the steps by name; none if nothing was trained."""
         if not self.steps:
             return {}
         return {
-            "train_loss": self.train_loss,
-            "gradient_norm": self.gradient_norm,
+            "train_loss": self.loss_sum / self.steps,
+            "gradient_norm": self.norm_sum / self.steps,
             "learning_rate": self.learning_rate,
         }
 
@@ -240,14 +249,17 @@ class Learner:
         objective = Objective.of(config, bench.tokenizer, bench.device)
         return cls(bench, lora, batches, objective, optimizer)
 
-    def start(self) -> int:
-        """Puts weights, moments and generators where the attempt starts, and gives the steps done.
+    def start(self) -> tuple[int, Stretch]:
+        """Puts weights, moments and generators where the attempt starts.
+
+        Gives the steps done, and those of them that no milestone was told of: an attempt that paused did them.
 
         A trial that continues another begins with that one's weights and moments, at its own step 0,
         with its own schedule and seed. Checkpoints that nobody heard of are removed.
         """
         task = self.bench.task
         point = resume_point(task)
+        unheard = Stretch()
         if point is not None:
             checkpoint = read_checkpoint(point)
             if _shape(checkpoint.lora) != _shape(self.lora):
@@ -258,24 +270,33 @@ class Learner:
             restore_weights(checkpoint, self.bench.model, self.optimizer)
             if not task.begins:
                 restore_generators(checkpoint, self.bench.device)
+                unheard = Stretch.of(checkpoint.sums)
         heard = {task.milestones[task.reached].step} if task.reached >= 0 else set()
         keep_checkpoints(Path(task.folder), keep=heard if task.begins else heard | {task.start})
-        return task.start
+        return task.start, unheard
 
-    def train(self, start: int, stop: int) -> Stretch:
+    def train(self, start: int, stop: int, before: Stretch = Stretch()) -> Stretch:
         """Takes optimizer steps `start` to `stop` - 1, fewer if the loss is no longer finite or a pause is asked for.
 
         Loss and gradient norm are summed on the device, so that it is never waited for between two
         checks.
+
+        Args:
+            start: the first step.
+            stop: the milestone's.
+            before: what other attempts trained since the milestone before.
+
+        Returns:
+            `before` and these steps together.
         """
         bench, config = self.bench, self.bench.task.config
         accelerator, model, optimizer = bench.accelerator, bench.model, self.optimizer
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         steps_in_all = bench.task.milestones[-1].step
         clip = config.gradient_clip or math.inf
-        loss_sum = torch.zeros((), device=bench.device)
-        norm_sum = torch.zeros((), device=bench.device)
-        done = 0
+        loss_sum = torch.tensor(before.loss_sum, device=bench.device)
+        norm_sum = torch.tensor(before.norm_sum, device=bench.device)
+        done, rate = before.steps, before.learning_rate
         model.train()
         for step in range(start, stop):
             if bench.asked_to_pause():
@@ -294,12 +315,15 @@ class Learner:
             done += 1
             if done % CHECK_EVERY == 0 and not math.isfinite(loss_sum.item()):
                 break
-        if not done:
-            return Stretch()
-        return Stretch(done, loss_sum.item() / done, norm_sum.item() / done, rate)
+        return Stretch(done, loss_sum.item(), norm_sum.item(), rate)
 
-    def checkpoint(self, step: int, *, keep: set[int]) -> None:
+    def checkpoint(self, step: int, *, keep: set[int], unheard: Stretch | None = None) -> None:
         """Writes the checkpoint after `step` steps; only then removes those not in `keep`.
+
+        Args:
+            step: optimizer steps done.
+            keep: the checkpoints that stay, by their steps.
+            unheard: what was trained since the last milestone, where this is between two.
 
         Raises:
             Superseded: a later attempt at the trial has begun, and needs checkpoints that this one would remove.
@@ -314,6 +338,7 @@ class Learner:
             lora=self.lora,
             device=bench.device,
             export=self.export,
+            sums=asdict(unheard) if unheard else {},
         )
         keep_checkpoints(trial, keep=keep)
 
