@@ -18,12 +18,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lvray.core.batch import patience
 from lvray.core.errors import LvrayError
 from lvray.core.preemption import Preemption
 from lvray.core.run_folder import RunFolder
 from lvray.core.units import format_flops, format_share
 from lvray.driver.walk import Run, open_run, walk
 from lvray.planner.asked import add_arguments, asked
+from lvray.planner.environment import begun_by_this_job
 from lvray.scheduler.replay import StageHistory
 from lvray.scheduler.scheduler import Scheduler
 from lvray.spec.schema import Sweep
@@ -153,10 +155,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if wanted.note:
             print(wanted.note, file=sys.stderr)
         folder = RunFolder(arguments.runs / sweep.name)
-        if arguments.fresh:
+        if arguments.fresh and not begun_by_this_job(folder):
             folder.put_aside()
+        print(f"run folder: {folder.root.absolute()}", flush=True)
         preemption = Preemption(folder.pause)
-        with folder.locked(), preemption.listening():
+        with folder.locked(wait=patience()), preemption.listening():
             run = run_sweep(sweep, folder, preemption)
     except LvrayError as error:
         print(f"lvray sweep: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lvray.core.arguments import positive
+from lvray.core.batch import patience
 from lvray.core.errors import LvrayError
 from lvray.core.preemption import Preemption
 from lvray.core.run_folder import RunFolder
@@ -21,6 +22,7 @@ from lvray.core.trial import Measurement
 from lvray.core.units import format_flops, format_seconds
 from lvray.driver.inline import run_inline
 from lvray.driver.walk import Run, open_run, walk
+from lvray.planner.environment import begun_by_this_job
 from lvray.scheduler.scheduler import Scheduler
 from lvray.spec.load import load
 from lvray.spec.schema import ForecastChanges, StageSpec, Sweep
@@ -81,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             forecast=arguments.forecast,
         )
         folder = RunFolder(arguments.runs / sweep.name)
-        if arguments.fresh:
+        if arguments.fresh and not begun_by_this_job(folder):
             folder.put_aside()
         preemption = Preemption(folder.pause)
-        with folder.locked(), preemption.listening():
+        with folder.locked(wait=patience()), preemption.listening():
             run = train(sweep, folder, preemption, threads=arguments.threads)
     except LvrayError as error:
         print(f"lvray train: {error}", file=sys.stderr)

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from socket import gethostname
+from time import monotonic, sleep
 
 from lvray.core.errors import RunFolderError
 
@@ -109,8 +110,11 @@ class RunFolder:
                 self.root.rename(next(name for name in names if not name.exists()))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, wait: float = 0.0) -> Iterator[None]:
         """Holds the folder for one driver; the lock ends with the process, however it ends.
+
+        Args:
+            wait: seconds to wait while another process holds it.
 
         Raises:
             RunFolderError: another process holds it, or the folder cannot be written, or has no locks.
@@ -121,20 +125,25 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"{self.root}: cannot be written: {error.strerror}") from error
         try:
-            try:
-                take_lock(handle, self.root, wait=False)
-            except BlockingIOError:
-                holder = (
-                    os.read(handle, 512).decode(errors="replace").strip() or "a process unknown"
-                )
-                raise RunFolderError(
-                    f"{self.root} is in use by {holder}; wait for it, or end it first"
-                ) from None
+            until = monotonic() + wait
+            while True:
+                try:
+                    take_lock(handle, self.root, wait=False)
+                    break
+                except BlockingIOError:
+                    if monotonic() >= until:
+                        raise self._in_use(handle) from None
+                sleep(min(1.0, max(until - monotonic(), 0.0)))
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {gethostname()}\n".encode())
             yield
         finally:
             os.close(handle)
+
+    def _in_use(self, handle: int) -> RunFolderError:
+        said = os.pread(handle, 512, 0).decode(errors="replace").strip()
+        holder = said or "a process unknown"
+        return RunFolderError(f"{self.root} is in use by {holder}; wait for it, or end it first")
 
 
 def take_lock(handle: int, path: Path, *, wait: bool = True) -> None:

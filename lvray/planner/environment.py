@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lvray import __version__
+from lvray.core.batch import job_id, queued_again
+from lvray.core.run_folder import RunFolder
 
 PACKAGES = ("ray", "torch", "transformers", "peft", "accelerate", "numpy", "scipy", "h5py")
 
@@ -27,6 +29,8 @@ class Environment:
     processor: str
     cores: int
     packages: dict[str, str]
+    job: str = ""
+    """Id of the Slurm job; empty outside one."""
 
     def to_json(self) -> dict[str, object]:
         """Gives plain JSON values."""
@@ -49,7 +53,19 @@ def environment() -> Environment:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1,
         packages={name: _version(name) for name in PACKAGES},
+        job=job_id(),
     )
+
+
+def begun_by_this_job(folder: RunFolder) -> bool:
+    """Whether this is a job that was queued again, and the run in `folder` is what it did before.
+
+    A job that asks for a fresh run asks again whenever it is started again; that run is fresh already.
+    """
+    if not queued_again() or not folder.environment.exists():
+        return False
+    written = json.loads(folder.environment.read_text(encoding="utf-8"))
+    return bool(written.get("job") == job_id())
 
 
 def _version(package: str) -> str:

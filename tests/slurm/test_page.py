@@ -12,6 +12,7 @@ import pytest
 pytestmark = pytest.mark.slurm
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 1200
 
 OURS = f"""
 site=tests/slurm/site.yaml
@@ -19,7 +20,7 @@ account=anybody
 size="--nodes 2"
 runs=$HOME/lvray/runs
 model=tiny
-sweep="tests/ray/small.yaml --set model=$model --set name=coursework"
+sweep="tests/ray/small.yaml --set model=$model --set name=coursework --set budget=4e11"
 LVRAY={ROOT}
 """
 """What the first block says, for this site and a model that needs no download."""
@@ -49,20 +50,24 @@ def test_the_page_leads_from_a_clone_to_a_report(site, tmp_path):
     environment = {name: value for name, value in site.environment.items() if name != "PYTHONPATH"}
     for name in ("LVRAY_PYTHON", "LVRAY_SCRATCH"):  # the profile says these
         environment.pop(name)
-    followed = subprocess.run(
-        ["bash", "-euxc", OURS + walk],
-        cwd=tmp_path,
-        env={**environment, "HOME": str(tmp_path), "USER": "somebody"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-    said = followed.stdout
-    (number,) = re.findall(r"^job (\d+)$", said, re.MULTILINE) or ["none"]
     runs = tmp_path / "lvray" / "runs"
-    job = site.submitted(number, tmp_path, runs / "slurm-logs")
-    assert followed.returncode == 0, (said, followed.stderr)
+    told, mistakes = tmp_path / "told", tmp_path / "mistakes"
+    with told.open("w") as out, mistakes.open("w") as err:
+        followed = subprocess.Popen(
+            ["bash", "-euxc", OURS + walk],
+            cwd=tmp_path,
+            env={**environment, "HOME": str(tmp_path), "USER": "somebody"},
+            stdout=out,
+            stderr=err,
+        )
+        try:
+            code = followed.wait(PATIENCE)
+        finally:
+            followed.kill()
+            said = told.read_text()
+            for number in re.findall(r"^job (\d+)$", said, re.MULTILINE):
+                job = site.submitted(number, tmp_path, runs / "slurm-logs")
+    assert code == 0, (said, mistakes.read_text())
 
     assert "sbatch --parsable" in said, "the dry run"
     assert f"[job {number}] on lvt1; dashboard: http://127.0.0.1:8265 after ssh -N -L" in said

@@ -62,6 +62,27 @@ def test_another_number_of_steps_is_another_run(command, folder, tmp_path, capsy
     assert books(folder, capsys)["ok"]
 
 
+def test_a_batch_job_that_is_queued_again_keeps_the_fresh_run_that_it_began(
+    command, folder, tmp_path, capsys, monkeypatch
+):
+    short = ("--steps", "2", "--evaluations", "1", "--fresh")
+    assert command(*short) == 0
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")  # before its driver had begun
+    assert command(*short) == 0
+    assert (tmp_path / "small-train.1").exists()
+    began = (folder / "journal.jsonl").read_text()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert command(*short) == 0
+    assert (folder / "journal.jsonl").read_text() == began, "it was done again"
+    assert not (tmp_path / "small-train.2").exists()
+    monkeypatch.setenv(
+        "SLURM_RESTART_COUNT", "0"
+    )  # somebody's command in an allocation of their own
+    assert command(*short) == 0
+    assert (tmp_path / "small-train.2").exists()
+
+
 def test_ctrl_c_loses_the_open_stretch_and_the_same_command_goes_on(
     command, folder, monkeypatch, capsys
 ):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from socket import gethostname
+from threading import Timer
 
 import pytest
 
@@ -33,6 +35,20 @@ def test_a_folder_in_use_is_refused_with_the_host_and_process_of_its_driver(tmp_
     assert f"in use by process {driver.pid} on {gethostname()};" in str(refused.value)
     with folder.locked():
         pass
+
+
+def test_a_folder_in_use_is_waited_for_as_long_as_asked(tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "s")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as driver:
+        assert driver.stdout.readline() == "held\n"
+        Timer(0.5, driver.kill).start()
+        with folder.locked(wait=60):
+            assert driver.wait(60) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("wait", [True, False])
