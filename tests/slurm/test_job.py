@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -242,6 +243,39 @@ def test_ray_has_the_gpus_that_slurm_gave(site, tmp_path, asked):
     job.wait_for("measurement")  # by then both nodes are there
     token = site.disk("lvt1") / f"lvray-{job.number}" / "token"
     assert "joined 2.0" in joined(site, job, token.read_text()).stdout
+    job.cancel()
+    job.end()
+
+
+ONCE_IN_VAIN = """#!/bin/bash
+if [[ "$*" == *"{when}"* ]] && mkdir {mark} 2>/dev/null; then
+    echo "not this time" >&2
+    exit 1
+fi
+exec {command} "$@"
+"""
+
+
+def test_what_fails_once_as_ray_starts_or_slurm_is_busy_is_tried_again(site, tmp_path):
+    commands = {
+        "python": (site.environment["LVRAY_PYTHON"], "start --block"),
+        "scontrol": (shutil.which("scontrol"), "show job"),
+    }
+    for name, (command, when) in commands.items():
+        fails = tmp_path / "bin" / name
+        fails.parent.mkdir(exist_ok=True)
+        mark = tmp_path / f"{name}-was-asked"
+        fails.write_text(ONCE_IN_VAIN.format(command=command, when=when, mark=mark))
+        fails.chmod(0o755)
+    path, python = tmp_path / "bin", tmp_path / "bin" / "python"
+    set_up = f"PATH={path}:$PATH"
+    job = site.submit(
+        tmp_path, *ENDLESS, options=BOTH, LVRAY_SETUP=set_up, LVRAY_PYTHON=str(python)
+    )
+    job.wait_for("session")
+    assert "once more in 3 s: scontrol show job" in job.log()
+    assert "Ray did not start on lvt1 (attempt 1 of 3)" in job.log()
+    assert "attempt 2 of 3" not in job.log()
     job.cancel()
     job.end()
 
