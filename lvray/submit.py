@@ -1,7 +1,7 @@
 """Sends a sweep file to a cluster as one job, or runs it here; checks first what can be checked.
 
 python -m lvray.submit SWEEP.yaml --cluster NAME|FILE [--dry-run] [--follow] [--nodes N] [--gpus-per-node N] [--time 12:00:00]
-    [--account A] [--partition P] [--set path=value …] [--scale F] [--runs FOLDER] [--speed 4e12] [--json]
+    [--account A] [--partition P] [--set path=value …] [--scale F] [--runs FOLDER] [--fresh] [--speed 4e12] [--json]
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 from lvray.core.arguments import count, positive
-from lvray.core.errors import LvrayError, UsageError
+from lvray.core.errors import LvrayError, ModelError, UsageError
 from lvray.core.output import say
 from lvray.core.trial import StagePlan
 from lvray.core.units import flops_from_text
@@ -27,13 +28,21 @@ from lvray.launcher.request import Request, Wishes, refusals, request, seems_pri
 from lvray.launcher.shipped import SCRIPT, found
 from lvray.planner.asked import add_arguments, asked
 from lvray.planner.data import variables_of
+from lvray.planner.model import ensure_whole, hub_cache
 from lvray.planner.speed import Pace, seconds
 from lvray.planner.stages import outline
 from lvray.spec.schema import Sweep
 
+Found = TypeVar("Found")
+
+Judged: TypeAlias = tuple[list[str], list[str]]
+"""Why a job cannot be, and what a person should know of it otherwise."""
+
 
 def prepared(arguments: argparse.Namespace, *, variables: Mapping[str, str], python: str) -> Job:
     """Reads the sweep file and the profile and checks one against the other.
+
+    What is wrong is told together, as far as one thing can be judged without the other: no plan without a sweep.
 
     Args:
         arguments: the command line.
@@ -41,40 +50,44 @@ def prepared(arguments: argparse.Namespace, *, variables: Mapping[str, str], pyt
         python: this Python.
 
     Raises:
-        SpecError: the sweep file or the profile has mistakes.
-        UsageError: the cluster would refuse the job, or the sweep could not be finished there.
-        BudgetTooSmall: the budget does not pay for the plan.
+        LvrayError: the sweep file or the profile has mistakes, the budget does not pay for the plan, the cluster would
+            refuse the job, or the sweep could not be finished there.
     """
-    profile, file = load_profile(arguments.cluster)
-    wanted = asked(arguments)
-    sweep = wanted.sweep
-    if wanted.note:
-        print(wanted.note, file=sys.stderr)
-    plans = outline(sweep, variables=variables_of(sweep))
-    wishes = Wishes(
-        arguments.nodes,
-        arguments.gpus_per_node,
-        arguments.time,
-        arguments.account,
-        arguments.partition,
-        arguments.runs,
-    )
-    if profile.scheduler == "local":
-        _only_for_schedulers(wishes, arguments.cluster, follow=arguments.follow)
-    own_share = _own_share(sweep)
-    options = _sweep_options(arguments, profile, own_share)
-    job = request(
+    errors: list[LvrayError] = []
+    found_profile = _unless(errors, lambda: load_profile(arguments.cluster))
+    sweep = _unless(errors, lambda: _sweep(arguments))
+    plans = None if sweep is None else _unless(errors, lambda: _plans(sweep))
+    rate = _unless(errors, lambda: _rate(arguments.speed))
+    if found_profile is None:
+        raise _as_one(errors)
+    profile, file = found_profile
+    rate = rate or profile.flops_per_second
+    own_share = None if sweep is None else _own_share(sweep)
+    job, unread = request(
         profile,
-        wishes,
-        name=sweep.name,
-        arguments=((str(arguments.sweep),), *options),
+        _wishes(arguments),
+        name=arguments.sweep.stem if sweep is None else sweep.name,
+        arguments=((str(arguments.sweep),), *_sweep_options(arguments, profile, own_share)),
         python=python,
         variables=variables,
     )
-    rate = profile.flops_per_second if arguments.speed is None else _rate(arguments.speed)
-    wrong, warnings = _judged(job, profile, sweep, plans, rate=rate, cluster=str(file))
+    refused = refusals(profile, job, cluster=str(file), here=Path.cwd())
+    judged: list[Judged] = [
+        ([*_only_for_schedulers(arguments, profile), *unread, *refused], []),
+        ([], list(_private_python(profile, job))),
+    ]
+    if sweep is not None:
+        judged.append(_device(job, sweep))
+        if not any(isinstance(error, ModelError) for error in errors):  # told already
+            judged.append(_model(profile, job, sweep, variables, dry_run=arguments.dry_run))
+    if plans is not None:
+        judged.append(_unpausable(profile, job, plans, rate))
+    wrong = [line for lines, _ in judged for line in lines]
+    warnings = [line for _, lines in judged for line in lines]
     if wrong:
-        raise UsageError("\n".join(wrong))
+        errors.append(UsageError("\n".join(wrong)))
+    if sweep is None or plans is None or errors:
+        raise _as_one(errors)
     at_once = workers(
         profile,
         job,
@@ -99,6 +112,45 @@ def prepared(arguments: argparse.Namespace, *, variables: Mapping[str, str], pyt
     )
 
 
+def _unless(errors: list[LvrayError], work: Callable[[], Found]) -> Found | None:
+    """What `work` gives; None where it is a mistake, which is then among `errors`."""
+    try:
+        return work()
+    except LvrayError as error:
+        errors.append(error)
+        return None
+
+
+def _as_one(errors: Sequence[LvrayError]) -> LvrayError:
+    """All of them in one; a mistake of the command line or a file among them gives the exit code."""
+    if len(errors) == 1:
+        return errors[0]
+    usage = any(isinstance(error, UsageError) for error in errors)
+    return (UsageError if usage else LvrayError)("\n".join(str(error) for error in errors))
+
+
+def _sweep(arguments: argparse.Namespace) -> Sweep:
+    wanted = asked(arguments)
+    if wanted.note:
+        print(wanted.note, file=sys.stderr)
+    return wanted.sweep
+
+
+def _plans(sweep: Sweep) -> Sequence[StagePlan]:
+    return outline(sweep, variables=variables_of(sweep))
+
+
+def _wishes(arguments: argparse.Namespace) -> Wishes:
+    return Wishes(
+        arguments.nodes,
+        arguments.gpus_per_node,
+        arguments.time,
+        arguments.account,
+        arguments.partition,
+        arguments.runs,
+    )
+
+
 def _own_share(sweep: Sweep) -> int | None:
     """How many trials share a GPU, where the sweep file or the command line says so."""
     said = "trials_per_gpu" in sweep.resources.model_fields_set
@@ -107,34 +159,40 @@ def _own_share(sweep: Sweep) -> int | None:
 
 def _sweep_options(
     arguments: argparse.Namespace, profile: Profile, own_share: int | None
-) -> list[tuple[str, str]]:
+) -> list[tuple[str, ...]]:
     """What is handed on to `lvray.sweep`, and the profile's trials a GPU where nobody else said how many."""
-    options = [("--set", override) for override in arguments.overrides]
+    options: list[tuple[str, ...]] = [("--set", override) for override in arguments.overrides]
     if arguments.scale is not None:
         options.append(("--scale", arguments.scale))
     if own_share is None and profile.most_gpus:
         options.append(("--set", f"resources.trials_per_gpu={profile.trials_per_gpu}"))
+    if arguments.fresh:
+        options.append(("--fresh",))
     return options
 
 
-def _only_for_schedulers(wishes: Wishes, cluster: str, *, follow: bool) -> None:
+def _only_for_schedulers(arguments: argparse.Namespace, profile: Profile) -> list[str]:
     given = [
         option
         for option, value in (
-            ("--time", wishes.time),
-            ("--account", wishes.account),
-            ("--partition", wishes.partition),
-            ("--follow", follow or None),
+            ("--time", arguments.time),
+            ("--account", arguments.account),
+            ("--partition", arguments.partition),
+            ("--follow", arguments.follow or None),
         )
         if value is not None
     ]
-    if given:
-        raise UsageError(
-            f"{', '.join(given)}: {cluster} runs the sweep here, and asks no scheduler; leave it out"
-        )
+    if not given or profile.scheduler != "local":
+        return []
+    return [
+        f"{', '.join(given)}: {arguments.cluster} runs the sweep here, and asks no scheduler; leave it out"
+    ]
 
 
-def _rate(text: str) -> int:
+def _rate(text: str | None) -> int | None:
+    """The rate that was given; None where none was."""
+    if text is None:
+        return None
     try:
         rate = flops_from_text(text)
     except ValueError:
@@ -148,42 +206,60 @@ def _plan_seconds(plans: Sequence[StagePlan], pace: Pace) -> float:
     return sum(seconds(plan, pace) for plan in plans)
 
 
-def _judged(
-    job: Request,
-    profile: Profile,
-    sweep: Sweep,
-    plans: Sequence[StagePlan],
-    *,
-    rate: int,
-    cluster: str,
-) -> tuple[list[str], list[str]]:
-    """Why the job cannot be, and what a person should know of it otherwise."""
-    wrong = refusals(profile, job, cluster=cluster, here=Path.cwd())
-    warnings = []
-    device = sweep.resources.device
-    if device == "cuda" and not job.gpus:
-        wrong.append(
-            "resources.device is cuda in the sweep file, and the job asks for no GPUs; give --gpus-per-node, or "
-            "--set resources.device=auto"
-        )
-    if device == "cpu" and job.gpus:
-        warnings.append(
-            f"resources.device is cpu in the sweep file, and the job asks for {gpus(job.gpus)} that it would leave idle; "
-            "--set resources.device=auto, or take a profile of CPU nodes"
-        )
+def _private_python(profile: Profile, job: Request) -> Iterator[str]:
     if profile.scheduler == "slurm" and seems_private(profile, job, Path(job.python)):
-        warnings.append(
+        yield (
             f"python {job.python} seems to be on this machine's own disk, which the nodes cannot see; make its environment in a "
             "folder that all share, or name it in the profile's shared: if they do see it"
         )
-    if job.seconds is not None and job.seconds > profile.notice_seconds:
-        stretch = fit.longest_unpausable(plans)
-        times = {"wall": job.seconds, "notice": profile.notice_seconds}
-        if never := fit.refusal(stretch, flops_per_second=rate, **times):
-            wrong.append(never)
-        elif late := fit.warning(stretch, flops_per_second=rate, **times):
-            warnings.append(late)
-    return wrong, warnings
+
+
+def _device(job: Request, sweep: Sweep) -> Judged:
+    if sweep.resources.device == "cuda" and not job.gpus:
+        return [
+            "resources.device is cuda in the sweep file, and the job asks for no GPUs; give --gpus-per-node, or "
+            "--set resources.device=auto"
+        ], []
+    if sweep.resources.device == "cpu" and job.gpus:
+        return [], [
+            f"resources.device is cpu in the sweep file, and the job asks for {gpus(job.gpus)} that it would leave idle; "
+            "--set resources.device=auto, or take a profile of CPU nodes"
+        ]
+    return [], []
+
+
+def _model(
+    profile: Profile, job: Request, sweep: Sweep, variables: Mapping[str, str], *, dry_run: bool
+) -> Judged:
+    """Whether the base model is there for a job that cannot ask the hub.
+
+    A dry run may be made on a machine that has nothing to do with the cluster, and is told what submitting would be.
+    """
+    if not profile.offline:
+        return [], []
+    cache = hub_cache({**variables, **sbatch.exported(profile, variables)})
+    try:
+        place = ensure_whole(sweep.model, cache)
+    except ModelError as error:
+        told = [str(error)]
+        return ([], told) if dry_run else (told, [])
+    if place and profile.scheduler == "slurm" and seems_private(profile, job, place.absolute()):
+        return [], [
+            f"model {place} seems to be on this machine's own disk, which the nodes cannot see"
+        ]
+    return [], []
+
+
+def _unpausable(profile: Profile, job: Request, plans: Sequence[StagePlan], rate: int) -> Judged:
+    """Whether the job has time for the longest piece of the plan that cannot be paused."""
+    if job.seconds is None or job.seconds <= profile.notice_seconds:
+        return [], []
+    stretch = fit.longest_unpausable(plans)
+    times = {"wall": job.seconds, "notice": profile.notice_seconds}
+    if never := fit.refusal(stretch, flops_per_second=rate, **times):
+        return [never], []
+    late = fit.warning(stretch, flops_per_second=rate, **times)
+    return [], [late] if late else []
 
 
 def _commented(text: str) -> str:
@@ -305,6 +381,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--partition", help="(default: the profile's)")
     parser.add_argument(
         "--runs", metavar="FOLDER", help="where run folders are made (default: the profile's)"
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="put a run folder of that name aside and start anew, as lvray.sweep does",
     )
     parser.add_argument(
         "--speed",

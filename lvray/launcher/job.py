@@ -9,8 +9,8 @@ from typing import Any
 
 from lvray.core.units import format_flops, format_seconds
 from lvray.launcher import fit, sbatch
-from lvray.launcher.profile import Profile, as_wall_time
-from lvray.launcher.request import Request
+from lvray.launcher.profile import HOUR, Profile, as_wall_time
+from lvray.launcher.request import Request, charged
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,13 @@ class Job:
         return fit.requeues(self.seconds, wall=wall, notice=self.profile.notice_seconds)
 
     @property
+    def most(self) -> float | None:
+        """GPU-hours, or core-hours, that one allocation costs if it takes its whole wall time; None without a scheduler."""
+        if self.request.seconds is None:
+            return None
+        return charged(self.profile, self.request)[0] * self.request.seconds / HOUR
+
+    @property
     def shell(self) -> str:
         """The command with its environment, to be pasted."""
         folder = str(self.request.logs) if self.batch else None
@@ -70,8 +77,26 @@ def described(job: Job) -> str:
         f"{format_flops(job.budget)} FLOPs, about {format_seconds(job.seconds)} at {format_flops(job.rate)} FLOP/s of each trial, "
         f"{once} at once{_fits(job)}"
     )
+    lines += _costs(job)
     lines += [f"warning: {warning}" for warning in job.warnings]
     return "\n".join(lines)
+
+
+def _costs(job: Job) -> list[str]:
+    """What the site may charge, for one allocation at the most and for the plan as told."""
+    if job.most is None or job.request.seconds is None:
+        return []
+    count, what = charged(job.profile, job.request)
+    whole = job.requeues + 1
+    return [
+        f"an allocation costs at most {_hours(job.most)} {what}-hours ({count} {what}{'s' * (count > 1)} × "
+        f"{_hours(job.request.seconds / HOUR)} h); the plan takes about {_hours(count * job.seconds / HOUR)}, "
+        f"in {whole} allocation{'s' * (whole > 1)}"
+    ]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.1f}".removesuffix(".0")
 
 
 def _fits(job: Job) -> str:
@@ -88,13 +113,14 @@ def instructions(job: Job, number: str) -> str:
     asks = job.request
     run = Path(asks.runs) / asks.name
     tunnel = sbatch.tunnel(number, user=job.user, node="NODE", login=job.profile.login)
+    login = "" if job.profile.login else f"; {sbatch.LOGIN} is the host that you log in to"
     return "\n".join(
         [
             f"job {number}",
             f"log        tail -F {asks.log(number)}",
             f"report     python -m lvray.report {run} --watch",
             f"dashboard  {sbatch.DASHBOARD} after, on your own machine: {tunnel}",
-            f"           NODE is known once it runs (squeue --jobs={number} --format=%B); the log says where its token is",
+            f"           NODE is known once it runs (squeue --jobs={number} --format=%B); the log says where its token is{login}",
             f"pause      scancel --batch --signal=USR1 {number}   (it is queued again and goes on; scontrol hold {number} keeps it there)",
             f"stop       scancel {number}   (the same command goes on later)",
         ]
@@ -120,6 +146,8 @@ def to_json(job: Job, number: str | None) -> dict[str, Any]:
         "flops_per_second": str(job.rate),
         "seconds": round(job.seconds, 1),
         "requeues": job.requeues,
+        "charged": None if job.most is None else f"{charged(job.profile, asks)[1]}-hours",
+        "most_an_allocation": None if job.most is None else round(job.most, 2),
         "warnings": list(job.warnings),
     }
 

@@ -55,6 +55,9 @@ UNFIT = (
 )
 """Options of sbatch with which the job would not be one driver with its log, known by one number and queued again."""
 
+NOT_BY_NODE = ("cpus-per-gpu", "gpus", "gpus-per-socket", "gpus-per-task", "ntasks-per-gpu")
+"""Options of sbatch that count GPUs over the whole job or by its tasks: Ray is started once a node, with what the node has."""
+
 ACCOUNT_LEVEL = re.compile(r"(?<![A-Za-z0-9])SL[0-9](?![A-Za-z0-9])")
 """A service level in an account's name, as in ``PROJECT-SL3-GPU``."""
 
@@ -100,6 +103,10 @@ def _option(value: object) -> str:
     if word in UNFIT:
         raise ValueError(
             f"--{word} does not go with a sweep: one job, one driver, one log, queued again after a pause"
+        )
+    if word in NOT_BY_NODE:
+        raise ValueError(
+            f"--{word} does not go with a sweep: GPUs go by nodes here; set gpus_per_node and cores_per_gpu"
         )
     return value
 
@@ -151,7 +158,8 @@ class Profile(Spec):
     setup: Lines = ()
     """Shell lines that a job begins with: modules, and the activation of an environment."""
     offline: bool = False
-    """Whether nodes have no way to the Hugging Face hub: nothing then tries (``HF_HUB_OFFLINE=1``)."""
+    """Whether nodes have no way to the Hugging Face hub: nothing then tries (``HF_HUB_OFFLINE=1``), and a job whose base model
+    is not here is refused."""
     options: Annotated[tuple[Option, ...], Field(strict=False)] = ()
     """Further long options of sbatch, such as ``--constraint=rome``."""
 

@@ -77,8 +77,11 @@ def request(
     arguments: tuple[tuple[str, ...], ...],
     python: str,
     variables: Mapping[str, str],
-) -> Request:
+) -> tuple[Request, list[str]]:
     """Puts what a command line wishes and what the profile has into one request.
+
+    Gives with it what cannot be read, a wall time that is none or a variable that is not set: in its place stands what
+    nobody refuses, so that the rest can be judged.
 
     Args:
         profile: the cluster's.
@@ -87,10 +90,16 @@ def request(
         arguments: of `lvray.sweep`; where run folders lie is added.
         python: the one that runs this, for a profile that names none.
         variables: the environment, for ``$HOME`` and the like.
-
-    Raises:
-        UsageError: a wall time that is none, or a variable that is not set.
     """
+    wrong: list[str] = []
+
+    def path(text: str, field: str, otherwise: str) -> str:
+        try:
+            return expanded(text, variables, field=field)
+        except UsageError as error:
+            wrong.append(str(error))
+            return otherwise
+
     nodes = wishes.nodes or profile.nodes
     gpus = profile.gpus_per_node if wishes.gpus_per_node is None else wishes.gpus_per_node
     if wishes.gpus_per_node is None and nodes > 1 and profile.whole_nodes_if_many:
@@ -98,9 +107,10 @@ def request(
     try:
         seconds = profile.time if wishes.time is None else wall_time(wishes.time)
     except ValueError as error:
-        raise UsageError(f"--time {wishes.time}: {error}") from None
-    runs = expanded(wishes.runs or profile.runs, variables, field="runs")
-    return Request(
+        wrong.append(f"--time {wishes.time}: {error}")
+        seconds = None
+    runs = path(wishes.runs or profile.runs, "runs", "/")
+    asked = Request(
         name=name,
         arguments=(*arguments, ("--runs", runs)),
         nodes=nodes,
@@ -109,9 +119,10 @@ def request(
         account=wishes.account or profile.account,
         partition=wishes.partition or profile.partition,
         runs=runs,
-        scratch=expanded(profile.scratch, variables, field="scratch"),
-        python=expanded(profile.python, variables, field="python") if profile.python else python,
+        scratch=path(profile.scratch, "scratch", NODE_LOCAL[0]),
+        python=path(profile.python, "python", python) if profile.python else python,
     )
+    return asked, wrong
 
 
 def cores(profile: Profile, asked: Request) -> int | None:
@@ -120,6 +131,14 @@ def cores(profile: Profile, asked: Request) -> int | None:
         return profile.cores_per_node
     each = profile.cores_per_gpu or max(1, profile.cores_per_node // max(1, profile.most_gpus))
     return min(profile.cores_per_node, each * asked.gpus_per_node)
+
+
+def charged(profile: Profile, asked: Request) -> tuple[int, str]:
+    """Gives what a site counts by the hour, and what it is: the job's GPUs, or its cores where it has none."""
+    if asked.gpus:
+        each = profile.most_gpus if profile.exclusive else asked.gpus_per_node
+        return asked.nodes * each, "GPU"
+    return asked.nodes * (cores(profile, asked) or 1), "core"
 
 
 def workers(

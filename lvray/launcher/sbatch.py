@@ -5,12 +5,15 @@ Options are those of sbatch of Slurm 22.05 (man sbatch).
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from lvray.launcher.profile import Profile, as_wall_time
+from lvray.core.errors import UsageError
+from lvray.launcher.profile import Profile, as_wall_time, expanded
 from lvray.launcher.request import Request, cores
 
 Command: TypeAlias = tuple[tuple[str, ...], ...]
@@ -22,6 +25,11 @@ PORT_BLOCKS = 1_000
 LOCAL_PORT = 8265
 DASHBOARD = f"http://127.0.0.1:{LOCAL_PORT}"
 """Where a job's dashboard is seen on one's own machine, once the tunnel is there."""
+
+LOGIN = "LOGIN"
+"""Stands for the login host in what is printed, where the profile names none."""
+
+EXPORT = re.compile(r"""\bexport\s+(\w+)=("[^"]*"|'[^']*'|[^\s;&]+)""")
 
 
 def options(profile: Profile, asked: Request) -> tuple[str, ...]:
@@ -97,6 +105,21 @@ def environment(profile: Profile, asked: Request) -> dict[str, str]:
     return variables | _offline(profile)
 
 
+def exported(profile: Profile, variables: Mapping[str, str]) -> dict[str, str]:
+    """Gives what the setup lines export in so many words: ``export HF_HOME=$HOME/hf``.
+
+    Not seen is what a module or a file that they read exports, and what is made of variables that only these set.
+    """
+    found: dict[str, str] = {}
+    for name, value in EXPORT.findall("\n".join(profile.setup)):
+        if value.startswith("'"):  # in which the shell fills nothing in
+            found[name] = value.strip("'")
+            continue
+        with suppress(UsageError):
+            found[name] = expanded(value.strip('"'), {**variables, **found}, field="setup")
+    return found
+
+
 def command(profile: Profile, asked: Request, script: Path) -> Command:
     """Gives the command that submits a job."""
     file, *rest = asked.arguments
@@ -145,6 +168,10 @@ def ports(job: str) -> tuple[int, int]:
 
 
 def tunnel(job: str, *, user: str, node: str, login: str | None) -> str:
-    """Gives the command, for one's own machine, that brings a job's dashboard to `DASHBOARD`."""
-    jump = f"-J {login} " if login else ""
-    return f"ssh -N -L {LOCAL_PORT}:127.0.0.1:{ports(job)[1]} {jump}{user}@{node}"
+    """Gives the command, for one's own machine, that brings a job's dashboard to `DASHBOARD`.
+
+    ssh takes the name at its end for the node alone, and one's own machine's for the host on the way.
+    """
+    return (
+        f"ssh -N -L {LOCAL_PORT}:127.0.0.1:{ports(job)[1]} -J {user}@{login or LOGIN} {user}@{node}"
+    )

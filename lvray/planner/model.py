@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,3 +35,74 @@ def ensure_available(model: str, quantization: str = "none") -> None:
         HfApi().model_info(model, timeout=HUB_SECONDS)
     except Exception as error:  # whatever the hub's client raises, the remedy is the same
         raise ModelError(missing_model(model, str(error).splitlines()[0])) from error
+
+
+def ensure_whole(model: str, cache: Path) -> Path | None:
+    """Finds the model where nobody can ask the hub: in the package, in a folder, or whole in the hub's cache.
+
+    Args:
+        model: as a sweep file names it.
+        cache: `hub_cache` of whoever will load it.
+
+    Returns:
+        The folder that it lies in; None for the one in the package.
+
+    Raises:
+        ModelError: it is not there, or only a part of it; the message says what to download and how to point at it.
+    """
+    if model == TINY:
+        return None
+    folder = Path(model) if Path(model).is_dir() else _snapshot(model, cache)
+    lacks = [] if folder is None else _lacks(folder)
+    if folder is not None and not lacks:
+        return folder
+    where = f"in {cache}" if folder is None else f"whole in {folder} (no {', '.join(lacks)})"
+    own, hub = f"models/{Path(model).name.lower()}", model
+    if folder == Path(model):
+        own, hub = model, "ITS-HUB-ID"
+    raise ModelError(
+        f"model {model}: is not {where}, and nodes cannot ask the hub (offline: true); where there is a network, "
+        f"`hf download {hub} --local-dir {own}`, then --set model={own}"
+    )
+
+
+def hub_cache(variables: Mapping[str, str]) -> Path:
+    """Gives where the hub's client keeps downloads in an environment (docs of huggingface_hub, "Environment variables")."""
+    home = variables.get("XDG_CACHE_HOME") or f"{variables.get('HOME', '~')}/.cache"
+    own = variables.get("HF_HOME") or f"{home}/huggingface"
+    cache = variables.get("HF_HUB_CACHE") or variables.get("HUGGINGFACE_HUB_CACHE") or f"{own}/hub"
+    return Path(cache).expanduser()
+
+
+def _snapshot(model: str, cache: Path) -> Path | None:
+    """The folder of a hub id in the cache, as its client lays it out; None where there is none."""
+    place = cache / f"models--{model.replace('/', '--')}"
+    try:
+        commit = (place / "refs" / "main").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    folder = place / "snapshots" / commit
+    return folder if folder.is_dir() else None
+
+
+def _lacks(folder: Path) -> list[str]:
+    """What is not there of config, tokenizer and weights: a model that was only asked for its config has nothing else."""
+    lacks = [] if (folder / "config.json").is_file() else ["config.json"]
+    tokenizers = "tokenizer_config.json", "tokenizer.json"
+    if not any((folder / name).is_file() for name in tokenizers):
+        lacks.append(tokenizers[0])
+    return lacks + _lacking_weights(folder)
+
+
+def _lacking_weights(folder: Path) -> list[str]:
+    for name in ("model.safetensors", "pytorch_model.bin"):  # in transformers' own order
+        if (folder / name).is_file():
+            return []
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            try:
+                parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            except (ValueError, KeyError):
+                return [index.name]
+            return sorted(part for part in parts if not (folder / part).is_file())
+    return ["model.safetensors"]

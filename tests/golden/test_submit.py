@@ -27,6 +27,7 @@ PAGES = Path(__file__).parent / "submit"
 ERRORS = Path(__file__).parent / "profile_errors"
 BAD = sorted(path.stem for path in ERRORS.glob("*.yaml"))
 USER = {"HOME": "/home/ab123", "USER": "ab123"}
+CACHES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
 
 GPU = ["sweeps/coursework.yaml", "--cluster", "csd3-ampere"]
 COMMANDS = {
@@ -46,6 +47,12 @@ COMMANDS = {
         *GPU, "--account", "PROJECT-SL3-CPU", "--nodes", "9", "--gpus-per-node", "3", "--time", "36:00:00",
         "--runs", "/tmp/runs", "--speed", "1e9", "--set", "resources.device=cpu",
     ],
+    # Each kind of mistake, of which none hides another.
+    "csd3-ampere-all-wrong": [
+        *GPU, "--account", "PROJECT-SL3-CPU", "--nodes", "91", "--time", "soon", "--speed", "fast", "--set", "bogus=1",
+        "--runs", "/x/$NO_SUCH_VARIABLE",
+    ],
+    "csd3-ampere-too-dear": [*GPU, "--account", "PROJECT-SL3-CPU", "--set", "budget=1e9"],
     "csd3-ampere-warned": [
         *GPU, "--account", "PROJECT-SL3-GPU", "--speed", "1e11", "--set", "resources.device=cpu",
     ],
@@ -64,6 +71,8 @@ def neutral():
         script.write_text("#!/bin/bash\n", encoding="utf-8")
         os.chdir(folder)
         os.environ.update(USER)
+        for name in CACHES:
+            os.environ.pop(name, None)
         sys.executable = (
             "/home/ab123/python"  # wherever this checkout lies: on a disk that nodes see
         )
@@ -86,7 +95,7 @@ def page_of(case: str) -> str:
 
 def submitted() -> str:
     with neutral():
-        arguments = parser_of_submit().parse_args(COMMANDS["csd3-ampere"])
+        arguments = parser_of_submit().parse_args([*COMMANDS["csd3-ampere"], "--dry-run"])
         job = prepared(arguments, variables=USER, python="PYTHON")
     return f"{instructions(job, '48123456')}\n"
 

@@ -252,7 +252,10 @@ if [[ "$*" == *"{when}"* ]] && mkdir {mark} 2>/dev/null; then
     echo "not this time" >&2
     exit 1
 fi
-exec {command} "$@"
+{command} "$@" & pid=$!  # a process of its own, as containers have it
+trap 'kill -USR1 $pid' USR1
+trap 'kill -TERM $pid' TERM
+wait $pid || {{ code=$?; wait $pid 2>/dev/null || code=$?; exit $code; }}
 """
 
 

@@ -79,7 +79,7 @@ def test_the_page_leads_from_a_clone_to_a_report(site, tmp_path):
     assert job.shown()["NumNodes"] == "2"
     rows = [row for row in _journal(runs / "coursework") if '"event":"measurement"' in row]
     assert {re.search(r'"host":"(\w+)"', row)[1] for row in rows} == {"lvt1", "lvt2"}
-    assert "-J login.example" in job.log() or "ray[default] is not installed" in job.log()
+    assert "-J root@login.example" in job.log() or "ray[default] is not installed" in job.log()
 
 
 def _journal(folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lvray.submit import main
+from lvray.sweep import _parser as parser_of_sweep
 
 ROOT = Path(__file__).parents[2]
 SITE = """
@@ -37,6 +38,9 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "site.yaml").write_text(SITE.format(runs=runs, shared=tmp_path), encoding="utf-8")
     (tmp_path / "bin").mkdir()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     program(
         tmp_path,
@@ -96,6 +100,130 @@ def test_a_dry_run_that_is_pasted_submits_the_same_job(here, capsys):
     pasted = (here / "args").read_text(encoding="utf-8")
     main(["grid.yaml", "--cluster", "site.yaml", "--set", "question=Which one's best?"])
     assert (here / "args").read_text(encoding="utf-8") == pasted
+
+
+def offline(here, *setup):
+    """The site without a way to the hub, and a sweep that only the model keeps from being submitted."""
+    with (here / "site.yaml").open("a", encoding="utf-8") as site:
+        site.write(f"offline: true\nsetup: {json.dumps(setup)}\n")
+    shutil.copy(ROOT / "sweeps" / "coursework.yaml", here)
+    return ["coursework.yaml", "--cluster", "site.yaml", "--speed", "4e12"]
+
+
+QWEN = "Qwen/Qwen2.5-0.5B-Instruct"
+WHOLE = ("config.json", "tokenizer_config.json", "model.safetensors")
+
+
+def cached(cache, *names):
+    """A hub's cache with one snapshot of Qwen, as its client lays it out."""
+    place = cache / "hub" / "models--Qwen--Qwen2.5-0.5B-Instruct"
+    snapshot = place / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("0123abcd", encoding="utf-8")
+    for name in names:
+        (snapshot / name).touch()
+    return snapshot
+
+
+def test_a_model_that_offline_nodes_could_not_get_is_refused_and_a_dry_run_warns(here, capsys):
+    argv = offline(here)
+    told = (
+        f"model {QWEN}: is not in {here}/hf/hub, and nodes cannot ask the hub (offline: true); where there is a network, "
+        f"`hf download {QWEN} --local-dir models/qwen2.5-0.5b-instruct`, then --set model=models/qwen2.5-0.5b-instruct"
+    )
+    assert main([*argv, "--dry-run"]) == 0
+    assert f"# warning: {told}\n" in capsys.readouterr().out
+    assert main(argv) == 2
+    assert capsys.readouterr().err == f"lvray submit: {told}\n"
+    assert not (here / "args").exists()
+
+
+def test_a_model_of_which_only_a_part_was_downloaded_is_refused(here, capsys):
+    snapshot = cached(here / "hf", "config.json", "tokenizer_config.json")
+    assert main(offline(here)) == 2
+    assert f"is not whole in {snapshot} (no model.safetensors)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["cache", "cache of the job", "folder", "package"])
+def test_a_model_that_the_nodes_will_find_is_no_reason_to_refuse(here, capsys, where):
+    setup, model = (), QWEN
+    if where == "cache":
+        cached(here / "hf", *WHOLE)
+    elif where == "cache of the job":  # which is not this shell's
+        setup = (f"export HF_HOME={here}/elsewhere",)
+        cached(here / "elsewhere", *WHOLE)
+    elif where == "folder":
+        model = "mine"
+        shutil.copytree(ROOT / "lvray" / "trainer" / "tiny", here / "mine")
+        (here / "mine" / "tokenizer_config.json").touch()
+    else:
+        model = "tiny"
+    scale = [] if model == QWEN else ["--scale", "2e-4"]
+    assert main([*offline(here, *setup), "--set", f"model={model}", *scale]) == 0
+    assert "model" not in capsys.readouterr().err
+
+
+def test_a_cache_that_only_this_shell_knows_is_not_the_jobs(here, capsys):
+    cached(here / "hf", *WHOLE)
+    assert main(offline(here, f"export HF_HOME={here}/elsewhere")) == 2
+    assert f"is not in {here}/elsewhere/hub" in capsys.readouterr().err
+
+
+def test_nodes_with_a_way_to_the_hub_get_their_model_themselves(here):
+    argv = offline(here)
+    site = (here / "site.yaml").read_text(encoding="utf-8")
+    (here / "site.yaml").write_text(site.replace("offline: true", ""), encoding="utf-8")
+    assert main(argv) == 0
+
+
+def test_a_model_on_a_disk_that_the_nodes_cannot_see_is_warned_of(here, capsys):
+    argv = offline(here)
+    site = (here / "site.yaml").read_text(encoding="utf-8")
+    (here / "site.yaml").write_text(site.replace(f"[{here}]", "[]"), encoding="utf-8")
+    cached(here / "hf", *WHOLE)
+    assert main([*argv, "--runs", "/rds/runs", "--dry-run"]) == 0
+    assert "0123abcd seems to be on this machine's own disk" in capsys.readouterr().out
+
+
+def test_mistakes_of_both_files_and_the_command_line_are_told_together(here, capsys):
+    (here / "site.yaml").write_text("site: a site\n", encoding="utf-8")
+    argv = ["grid.yaml", "--cluster", "site.yaml", "--set", "bogus=1", "--speed", "fast"]
+    assert main(argv) == 2
+    told = capsys.readouterr().err
+    for words in ("flops_per_second: missing", "--set bogus=1: bogus: unknown key", "--speed fast"):
+        assert words in told
+
+
+def test_a_sweep_is_started_anew_where_it_is_asked_for(here):
+    assert main(["grid.yaml", "--cluster", "site.yaml", "--fresh", "--set", "seed=3"]) == 0
+    args = (here / "args").read_text(encoding="utf-8").splitlines()
+    handed_on = parser_of_sweep().parse_args(args[args.index("slurm/sweep.sbatch") + 1 :])
+    assert handed_on.fresh
+    assert (str(handed_on.sweep), handed_on.runs) == ("grid.yaml", here / "runs")
+    assert main(["grid.yaml", "--cluster", "site.yaml"]) == 0
+    assert "--fresh" not in (here / "args").read_text(encoding="utf-8")
+
+
+def test_a_job_tells_what_an_allocation_costs_at_the_most(here, capsys):
+    argv = ["grid.yaml", "--cluster", "site.yaml", "--dry-run"]
+    main([*argv, "--speed", "4e9"])
+    assert (
+        "an allocation costs at most 2 core-hours (4 cores × 0.5 h); the plan takes about 8.6, in 6 allocations\n"
+        in capsys.readouterr().out
+    )
+    main([*argv, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["charged"], told["most_an_allocation"]) == ("core-hours", 2.0)
+    main(["grid.yaml", "--cluster", "laptop", "--dry-run"])
+    assert "costs" not in capsys.readouterr().out
+
+
+def test_a_login_host_that_the_profile_does_not_name_has_its_word(here, capsys):
+    main(["grid.yaml", "--cluster", "site.yaml"])
+    told = capsys.readouterr().out
+    assert "@LOGIN " in told
+    assert "LOGIN is the host that you log in to" in told
 
 
 def test_a_refusal_of_sbatch_is_one_message_and_exit_code_1(here, capsys):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -39,8 +42,18 @@ def test_the_entrypoint_is_a_module_and_its_arguments_are_read():
     python, flag, module, *argv = words()
     assert (python, flag) == ("python", "-m")
     assert importlib.util.find_spec(module)
-    arguments = parser_of_sweep().parse_args(argv)
-    assert (ROOT / arguments.sweep).is_file()
+    parser_of_sweep().parse_args(argv)
+
+
+def test_the_sweep_file_lies_in_the_config_map_that_the_first_lines_make():
+    file = Path(words()[3])
+    pod = CLUSTER["headGroupSpec"]["template"]["spec"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    name = volumes[mounts[str(file.parent)]]["configMap"]["name"]
+    (told,) = re.findall(rf"kubectl create configmap {name} --from-file=(\S+)", TEXT)
+    assert Path(told).name == file.name
+    assert (ROOT / told).is_file()
 
 
 def test_runs_lie_on_the_volume_of_every_pod():
@@ -72,7 +85,30 @@ def test_the_node_cache_is_a_folder_of_the_pods_own():
 def test_the_token_comes_from_the_secret_that_the_first_lines_make():
     auth = CLUSTER["authOptions"]
     assert auth["mode"] == "token"
-    assert f"create secret generic {auth['secretName']} --from-literal=auth_token=" in TEXT
+    assert f"create secret generic {auth['secretName']} --from-file=auth_token=/dev/stdin" in TEXT
+
+
+def test_the_token_is_on_no_command_line():
+    """Everyone on a machine can read the arguments of its processes."""
+    assert "--from-literal" not in TEXT
+    assert "$(openssl" not in TEXT
+
+
+@pytest.mark.skipif(
+    not (shutil.which("kubectl") and shutil.which("openssl")), reason="needs kubectl and openssl"
+)
+def test_the_secret_is_the_token_and_no_more():
+    """Ray sends what is there in a header: a line's end at its end would be no token."""
+    (line,) = [line.strip("# ") for line in TEXT.splitlines() if "create secret" in line]
+    made = subprocess.run(
+        ["bash", "-c", f"{line} --dry-run=client --output=yaml"],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    token = base64.b64decode(yaml.safe_load(made.stdout)["data"]["auth_token"])
+    assert re.fullmatch(rb"[0-9a-f]{64}", token)
 
 
 def test_no_token_stands_in_the_file():

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from lvray.core.errors import UsageError
 from lvray.launcher.profile import Profile, load_profile
-from lvray.launcher.request import LONGEST_SCRATCH, Wishes, cores, refusals, request, workers
+from lvray.launcher.request import (
+    LONGEST_SCRATCH,
+    Wishes,
+    charged,
+    cores,
+    refusals,
+    request,
+    workers,
+)
 
 ROOT = Path(__file__).parents[3]
 KNOWN = {"HOME": "/home/ab123", "USER": "ab123"}
@@ -22,6 +29,12 @@ def csd3(**changes) -> Profile:
 
 def asked(profile, **wishes):
     wishes = {"account": "P-SL3-GPU", "runs": SHARED, **wishes}
+    job, unread = readable(profile, **wishes)
+    assert unread == []
+    return job
+
+
+def readable(profile, **wishes):
     return request(
         profile,
         Wishes(**wishes),
@@ -37,14 +50,8 @@ def refused(profile, **wishes):
 
 
 def test_what_the_command_line_leaves_out_comes_from_the_profile():
-    job = request(
-        csd3(account="OWN-SL3-GPU", python="$HOME/env/bin/python"),
-        Wishes(),
-        name="grid",
-        arguments=(("grid.yaml",),),
-        python="python",
-        variables=KNOWN,
-    )
+    job, unread = readable(csd3(account="OWN-SL3-GPU", python="$HOME/env/bin/python"))
+    assert unread == []
     assert (job.nodes, job.gpus_per_node, job.seconds) == (1, 1, 43200)
     assert (job.account, job.partition) == ("OWN-SL3-GPU", "ampere")
     assert job.python == "/home/ab123/env/bin/python"
@@ -121,9 +128,27 @@ def test_a_machine_is_no_cluster():
     assert refused(laptop, runs="/tmp/runs") == []  # here it is a folder like any other
 
 
-def test_a_wall_time_that_is_none_is_a_usage_error():
-    with pytest.raises(UsageError, match="--time 12h: must be hours:minutes:seconds"):
-        asked(csd3(), time="12h")
+def test_what_cannot_be_read_is_told_together_and_the_rest_is_judged():
+    site = csd3(python="$NONE/python", scratch="$NOR/scratch")
+    job, unread = readable(site, time="12h", runs="$NONE/runs", account="P-SL3-CPU", nodes=91)
+    assert [line.split(": ")[0] for line in unread] == ["--time 12h", "runs", "scratch", "python"]
+    told = refusals(site, job, cluster="x.yaml", here=Path("/home/ab123"))
+    assert [line.split(":")[0] for line in told] == [
+        "account P-SL3-CPU", "--nodes 91", "91 nodes × 4 GPUs",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "wishes", "expected"),
+    [
+        ({}, {"nodes": 2}, (8, "GPU")),
+        ({}, {}, (1, "GPU")),
+        ({"exclusive": True}, {}, (4, "GPU")),
+        ({}, {"nodes": 2, "gpus_per_node": 0}, (256, "core")),
+    ],
+)
+def test_what_a_site_counts_by_the_hour(changes, wishes, expected):
+    assert charged(csd3(**changes), asked(csd3(**changes), **wishes)) == expected
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from lvray.launcher.sbatch import (
     as_shell,
     command,
     environment,
+    exported,
     local_command,
     local_environment,
     options,
@@ -146,13 +147,39 @@ def test_two_jobs_of_a_node_have_ports_of_their_own():
     assert max(taken) < 32768  # where Linux begins to give out ports by itself
 
 
-def test_the_tunnel_goes_through_the_login_host_if_there_is_one():
-    assert tunnel("5", user="ab123", node="gpu-q-1", login="login.example") == (
-        "ssh -N -L 8265:127.0.0.1:20051 -J login.example ab123@gpu-q-1"
+@pytest.mark.parametrize(
+    ("login", "jump"),
+    [("login.example", "ab123@login.example"), (None, "ab123@LOGIN")],
+)
+def test_the_tunnel_names_the_user_on_both_hosts(login, jump):
+    """ssh takes one's own machine's name for a host without one, on the way too."""
+    assert tunnel("5", user="ab123", node="gpu-q-1", login=login) == (
+        f"ssh -N -L 8265:127.0.0.1:20051 -J {jump} ab123@gpu-q-1"
     )
-    assert tunnel("5", user="ab123", node="n1", login=None) == (
-        "ssh -N -L 8265:127.0.0.1:20051 ab123@n1"
+
+
+def test_csd3_is_asked_for_gpus_as_its_own_script_asks():
+    site = load_profile(str(ROOT / "cluster" / "csd3-ampere.yaml"))[0]
+    asked = options(site, job(gpus_per_node=4))
+    assert [option for option in asked if "gpu" in option] == ["--gres=gpu:4"]
+
+
+def test_what_setup_lines_export_is_known_as_far_as_they_say_it():
+    site = profile(
+        setup=[
+            "module load python; export HF_HOME=$HOME/hf; export A=1",
+            'export B="$HF_HOME/a b"',
+            "export HF_HOME=~/other && export C='$HOME'",
+            "NOT=exported",
+            "export D=$SET_BY_A_MODULE/d",
+        ]
     )
+    assert exported(site, {"HOME": "/home/ab123"}) == {
+        "HF_HOME": "/home/ab123/other",
+        "A": "1",
+        "B": "/home/ab123/hf/a b",
+        "C": "$HOME",
+    }
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00", exclude_categories=["Cs"]))
