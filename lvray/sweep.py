@@ -70,7 +70,6 @@ def _walk_on_ray(run: Run, preemption: Preemption) -> None:
         run_stage(
             scheduler,
             lambda grant: run.task_of(grant, threads=room.workers.threads),
-            folder_of=run.folder.trial,
             workers=room.workers,
             capacity=room,
             changed=run.changed,

@@ -13,6 +13,7 @@ right. The verbs turn them into an exit code; anything that is not an `LvrayErro
     ├── Overdraft               a transfer that would leave an account below zero
     ├── JournalCorrupt          a journal line that is neither whole nor a torn last line
     ├── RunFolderError          a run folder that belongs to another sweep, is in use, or cannot be written
+    ├── MachineError            a machine that cannot do its part: no such device, or trials fail there again and again
     ├── TrialFailed             a trial that failed more often than it may
     ├── Superseded              an attempt that goes on though a later one of the same trial has begun
     └── Preempted               exit code 75: the session was asked to pause; the same command goes on
@@ -20,7 +21,8 @@ right. The verbs turn them into an exit code; anything that is not an `LvrayErro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
 
 
 class LvrayError(Exception):
@@ -71,6 +73,10 @@ class RunFolderError(LvrayError):
     """A run folder that belongs to another sweep file, is in use, or cannot be written."""
 
 
+class MachineError(LvrayError):
+    """A machine that cannot do its part: it lacks a device, or trials fail there again and again. Mended, it goes on."""
+
+
 class TrialFailed(LvrayError):
     """A trial that failed more often than it may."""
 
@@ -83,6 +89,35 @@ class Preempted(LvrayError):
     """The session was asked to pause, and has: every trial waits at a checkpoint, the books are closed."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: run the same command again
+
+
+class Blame(StrEnum):
+    """Whose doing it was that an attempt at a trial failed, which decides whether there is another."""
+
+    TRIAL = "trial"
+    """What was asked: it would fail again, anywhere."""
+    MACHINE = "machine"
+    """A disk, a file system, a device, a node: elsewhere it may go well, and here once that is mended."""
+    UNKNOWN = "unknown"
+    """A crash: another attempt tells."""
+
+
+OF_THE_MACHINE = (OSError, ImportError, RunFolderError, MachineError)
+"""What a worker meets that is no fault of its trial. The driver has seen model and data before it paid for anything, so
+where a worker does not, the worker's node is to blame."""
+
+
+def blame_of(error: BaseException) -> Blame:
+    """Whose doing an error in a worker was, told from its kind and from what it was raised from."""
+    if any(isinstance(each, OF_THE_MACHINE) for each in _with_causes(error)):
+        return Blame.MACHINE
+    return Blame.TRIAL if isinstance(error, LvrayError) else Blame.UNKNOWN
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def missing_model(model: str, reason: str) -> str:

@@ -346,6 +346,7 @@ class Trial:
     attempt: int = 0
     """How often the trial was started or resumed in a worker."""
     failures: int = 0
+    """Attempts that broke, save those for which the machine is to blame."""
     granted: int = -1
     """Index of the last milestone that is paid for, or -1."""
     pauses: tuple[Pause, ...] = ()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Event
 
-from lvray.core.errors import LvrayError
+from lvray.core.errors import LvrayError, blame_of
 from lvray.core.preemption import REASON
 from lvray.core.trial import Action, Measurement, Pause
 from lvray.driver.walk import Run
@@ -28,7 +29,7 @@ def run_inline(
 
     Raises:
         Preempted: the session was asked to pause, and the trial has.
-        LvrayError: an attempt failed; what it held is lost, and no other is made here.
+        LvrayError: an attempt failed, and no other is made here. The trial is given up, save where the machine is to blame.
     """
     from lvray.trainer.loop import run as train  # seconds of imports
 
@@ -44,13 +45,15 @@ def run_inline(
             raise _Ended
 
     while (grant := scheduler.next_grant()) is not None:
+        begun = Event()
         try:
             task = run.task_of(grant, threads=threads)
-            train(task, report, asked_to_pause=lambda: bool(run.preemption))
+            train(task, report, asked_to_pause=lambda: bool(run.preemption), begun=begun.set)
         except _Ended:
             pass
         except LvrayError as error:
-            scheduler.fail(grant.plan.trial_id, str(error), retry=False)
+            name, unused = grant.plan.trial_id, not begun.is_set()
+            scheduler.fail(name, str(error), blame=blame_of(error), unused=unused)
             raise
         except KeyboardInterrupt:
             scheduler.interrupt("interrupted")

@@ -7,7 +7,7 @@ one that starts from our own checkpoint. So nothing depends on how Tune pauses, 
 - `capacity`   what a trial gets of a node, and how many fit
 - `searcher`   admission: a Tune trial exists once its stretch is paid for
 - `scheduler`  what Tune hears of a trial goes to our scheduler, and its answer back
-- `lost`       what ended a worker that said nothing of it
+- `lost`       what ended an attempt
 - `trainable`  what runs in a worker
 - `backend`    one stage, from its first grant to its last measurement
 - `gauges`     what Prometheus sees of it

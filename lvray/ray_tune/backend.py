@@ -6,7 +6,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from threading import Event
 from types import FrameType
 
@@ -14,6 +14,7 @@ from ray import tune
 from ray.tune import Callback, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.experiment import Trial as TuneTrial
 
+from lvray.core.errors import MachineError
 from lvray.core.preemption import REASON, SIGNAL, Preemption
 from lvray.core.task import Task
 from lvray.core.trial import Pause, Status
@@ -35,7 +36,6 @@ def run_stage(
     scheduler: Scheduler,
     task_of: Callable[[Grant], Task],
     *,
-    folder_of: Callable[[str], Path],
     workers: Workers,
     capacity: Capacity,
     changed: Callable[[], None],
@@ -46,8 +46,7 @@ def run_stage(
 
     Args:
         scheduler: the stage; it is told everything and decides everything.
-        task_of: what a worker is told of a grant.
-        folder_of: the folder of a trial, by its id.
+        task_of: what a worker is told of a grant; where it holds a GPU, the device ``auto`` becomes ``cuda``.
         workers: what each trial gets.
         capacity: how many trials may run at once; asked before every grant, since nodes join and leave.
         changed: called whenever the scheduler heard something.
@@ -57,10 +56,16 @@ def run_stage(
     Raises:
         Interrupted: after Ctrl-C or SIGTERM; open reservations are lost, everything heard is kept.
         Preempted: the session was asked to pause, and every trial has.
+        MachineError: the machine failed a trial too often in a row; every other trial has paused.
     """
     interrupted = Event()
+
+    def told(grant: Grant) -> Task:
+        task = task_of(grant)
+        return replace(task, device=workers.device(task.device))
+
     admission = Admission(
-        scheduler, task_of, capacity, ending=lambda: interrupted.is_set() or bool(preemption)
+        scheduler, told, capacity, ending=lambda: interrupted.is_set() or bool(preemption)
     )
     resources = {"cpu": workers.cpus, "gpu": workers.gpus}
     stage = _Stage(scheduler, admission.attempts, interrupted, preemption, tick)
@@ -73,9 +78,7 @@ def run_stage(
             tune.with_resources(attempt, resources),
             tune_config=TuneConfig(
                 search_alg=admission,
-                scheduler=Relay(
-                    scheduler, admission.attempts, folder_of, changed, asked=preemption.ask
-                ),
+                scheduler=Relay(scheduler, admission.attempts, changed, asked=preemption.ask),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: admission.attempts[trial.trial_id],
@@ -96,7 +99,9 @@ def run_stage(
         preemption.ask()  # the signal came in the moment in which Tune's own handler stood in for ours
     if preemption:
         scheduler.interrupt("asked to pause, and ended before it was heard of")  # in that moment
-        preemption.ensure_not_asked()
+    if scheduler.breakdown:
+        raise MachineError(scheduler.breakdown)
+    preemption.ensure_not_asked()
 
 
 class _Stage(Callback):
@@ -137,7 +142,8 @@ class _Stage(Callback):
             # Before Tune takes its workers down, which may take long on a cluster that is being ended too.
             self._scheduler.interrupt("interrupted")
             self._end_tune(SIGNAL, None)
-        elif self._preemption:
+        elif self._preemption or self._scheduler.breakdown:
+            self._preemption.ask()  # whichever it is, all trials pause
             self._preemption.tell_trials()
             self._scheduler.hold(REASON)
             if not any(trial.status == TuneTrial.RUNNING for trial in trials):

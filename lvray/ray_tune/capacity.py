@@ -50,6 +50,13 @@ class Workers:
         """CPU threads that torch may use in one trial; two on shared cores slow each other down."""
         return max(1, int(self.cpus))
 
+    def device(self, asked: str) -> str:
+        """The device that a trial is told of where the sweep file says `asked`.
+
+        A trial that holds a GPU must not make do with the CPU: ``auto`` is ``cuda`` then, and fails where torch has none.
+        """
+        return "cuda" if self.gpus and asked == "auto" else asked
+
     def fit(self, node: Node) -> int:
         """Gives how many trials fit `node` at once."""
         places = [(node.cpus, self.cpus), (node.gpus, self.gpus)]

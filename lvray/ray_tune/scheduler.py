@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from lvray.core.run_folder import is_there
 from lvray.core.trial import Action, Measurement, Pause
-from lvray.ray_tune.lost import end_of
-from lvray.ray_tune.trainable import FAILURE, MEASUREMENT, PAUSE
+from lvray.ray_tune.lost import failure_of
+from lvray.ray_tune.trainable import MEASUREMENT, PAUSE
 from lvray.scheduler.scheduler import Scheduler
 
 
@@ -27,7 +25,6 @@ class Relay(FIFOScheduler):
         self,
         scheduler: Scheduler,
         attempts: Mapping[str, str],
-        folder_of: Callable[[str], Path],
         changed: Callable[[], None],
         *,
         asked: Callable[[], None],
@@ -37,7 +34,6 @@ class Relay(FIFOScheduler):
         Args:
             scheduler: hears.
             attempts: our trial's id by Tune's.
-            folder_of: the folder of a trial, by its id.
             changed: called when the scheduler has heard something.
             asked: called when a trial has paused. It may have been asked by a file that this driver did not make.
         """
@@ -45,7 +41,6 @@ class Relay(FIFOScheduler):
         self._asked = asked
         self._scheduler = scheduler
         self._attempts = attempts
-        self._folder_of = folder_of
         self._changed = changed
 
     def on_trial_result(
@@ -65,13 +60,8 @@ class Relay(FIFOScheduler):
     def on_trial_error(self, tune_controller: TuneController, trial: TuneTrial) -> None:
         """Notes that the attempt broke. Tune itself never retries: a retry must be paid for first."""
         name = self._attempts[trial.trial_id]
-        told = self._folder_of(name) / FAILURE
-        failure = json.loads(told.read_text(encoding="utf-8")) if is_there(told) else None
-        # An attempt that was given up as lost may still have written there.
-        if failure is not None and failure["attempt"] == self._scheduler.trials[name].attempt:
-            self._scheduler.fail(name, failure["reason"], retry=failure["retry"])
-        else:
-            self._scheduler.fail(name, end_of(trial))
+        failure = failure_of(trial)
+        self._scheduler.fail(name, failure.reason, blame=failure.blame, unused=failure.unused)
         self._changed()
 
     def on_trial_complete(

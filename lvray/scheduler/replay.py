@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lvray.core.errors import Blame
 from lvray.core.trial import Measurement, Pause, StagePlan, Status, Trial, TrialPlan
 
 
@@ -114,13 +115,14 @@ def _after(trial: Trial, record: Mapping[str, Any]) -> Trial:
             granted=record["granted"],
             reason="",
         )
-    failures = trial.failures + (record["event"] == "failure")
+    # Journals of earlier versions blame nobody.
+    counts = record["event"] == "failure" and record.get("blame") != Blame.MACHINE
     return replace(
         trial,
         status=Status(record["status"]),
         granted=record["granted"],
         reason=record["reason"],
-        failures=failures,
+        failures=trial.failures + counts,
     )
 
 

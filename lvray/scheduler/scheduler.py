@@ -11,11 +11,12 @@ broke, and does as it is told. Two orders make a crash at any moment harmless:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lvray.core.errors import Overdraft
+from lvray.core.errors import Blame, Overdraft
 from lvray.core.trial import (
     Action,
     Decision,
@@ -83,7 +84,8 @@ class Scheduler:
             record: writes the journal.
             session: counts the drivers that worked on this sweep. It stands in the keys of reservations:
                 one that a killed driver made and told nobody of must not pay for one of ours.
-            most_failures: how often a trial may break before it is given up.
+            most_failures: how often a trial may break before it is given up; or, where the machine is to blame, before the
+                session is.
             trials: where the trials stand if the stage was begun before (`scheduler.replay`).
             choose: chooses the configs of trials that are open.
         """
@@ -99,6 +101,9 @@ class Scheduler:
         self._choose = choose
         self._held = ""
         """Why nothing more is granted, in words; empty while it is."""
+        self._breakdowns: Counter[str] = Counter()
+        """How often in a row the machine was to blame, by trial. The next session, on a machine that was mended, counts anew."""
+        self._breakdown = ""
 
     # What a driver asks.
 
@@ -116,6 +121,14 @@ class Scheduler:
     def held(self) -> bool:
         """Whether `hold` was called: nothing is granted any more, though it could be paid for."""
         return bool(self._held)
+
+    @property
+    def breakdown(self) -> str:
+        """Why this session cannot go on, in words, where the machine fails a trial too often; else empty.
+
+        Nothing is granted any more then. No trial is given up: the next session goes on with each of them.
+        """
+        return self._breakdown
 
     def next_grant(self) -> Grant | None:
         """Pays for the stretch that a free worker should take up now; None to wait, or for no more."""
@@ -160,6 +173,7 @@ class Scheduler:
         heard = replace(trial, curve=(*trial.curve, measurement))
         self.trials.put(heard)
         self._pay(trial, measurement)
+        del self._breakdowns[measurement.trial_id]  # of a Counter, one that is not there too
         decision = self._policy.judge(heard, self.trials)
         if decision.action is Action.CONTINUE and self.held:
             decision = Decision(Action.PAUSE, f"{decision.reason}, but {self._held}")
@@ -189,21 +203,44 @@ class Scheduler:
         self._pay(trial, pause)
         self._put_down(paused)
 
-    def fail(self, trial_id: str, reason: str, *, retry: bool = True) -> None:
-        """Notes that an attempt broke: what it held is lost, and the trial waits for another attempt or fails."""
+    def fail(
+        self, trial_id: str, reason: str, *, blame: Blame = Blame.UNKNOWN, unused: bool = False
+    ) -> None:
+        """Notes that an attempt broke; the trial waits for another attempt, or fails.
+
+        Where the machine is to blame a trial never fails: when it broke too often in a row, the session ends (`breakdown`).
+
+        Args:
+            trial_id: the trial.
+            reason: what broke it, in words.
+            blame: whose doing it was.
+            unused: whether it broke before it had used any FLOPs. Then what it held goes back; else it is lost.
+        """
         trial = self.trials[trial_id]
         if trial.status is not Status.RUNNING:
             return
-        self._lose(trial)
-        failures = trial.failures + 1
-        again = retry and failures <= self._most_failures
+        if unused:
+            self._return_unused(trial)
+        else:
+            self._lose(trial)
+        failed = replace(trial, failures=trial.failures + (blame is not Blame.MACHINE))
+        again = blame is Blame.MACHINE or (
+            blame is Blame.UNKNOWN and failed.failures <= self._most_failures
+        )
         self._settle_status(
-            replace(trial, failures=failures),
+            failed,
             status=_interrupted(trial) if again else Status.FAILED,
-            event={"event": "failure", "attempt": trial.attempt, "reason": reason},
+            event={
+                "event": "failure",
+                "attempt": trial.attempt,
+                "blame": blame.value,
+                "reason": reason,
+            },
             reason=reason,
         )
         self._make_good()
+        if blame is Blame.MACHINE:
+            self._count_breakdown(trial_id, reason)
 
     def interrupt(self, reason: str) -> None:
         """Notes that the driver stops here: every open reservation is lost, the trials wait to be resumed."""
@@ -380,6 +417,19 @@ class Scheduler:
             self._books.lose(
                 name, held, key=f"{self._session}/{name}/{trial.granted}/{trial.attempt}"
             )
+
+    def _count_breakdown(self, trial_id: str, reason: str) -> None:
+        """Ends the session where the machine has failed a trial too often in a row."""
+        self._breakdowns[trial_id] += 1
+        count = self._breakdowns[trial_id]
+        if count > self._most_failures and not self._breakdown:
+            times = "once" if count == 1 else f"{count} times in a row"
+            self._breakdown = (
+                f"{trial_id} failed {times} for the machine's sake, so the session ends here. The last time: "
+                f"{reason.rstrip('.')}. No trial is given up: mend that, or leave the node out, and the same command goes on "
+                "from here"
+            )
+            self.hold("the machine fails its trials")
 
     def _make_good(self) -> None:
         """Draws on what the sweep has to spare, where losses leave the planned trials short of FLOPs."""

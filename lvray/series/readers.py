@@ -58,9 +58,14 @@ def read(path: str | Path, *, allow_missing: bool = False) -> Dataset:
         raise DataError(
             f"{path}: a data file ends in {', '.join(_READERS)}, not in {path.suffix or 'nothing'!r}"
         )
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such data file") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if not path.is_file():
-        problem = "a folder, not a data file" if path.is_dir() else "there is no such data file"
-        raise DataError(f"{path}: {problem}")
+        raise DataError(f"{path}: a folder, not a data file")
     return reader(path).checked(allow_missing=allow_missing)
 
 

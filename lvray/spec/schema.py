@@ -421,9 +421,10 @@ class ResourcesSpec(Spec):
     trials_per_gpu: Annotated[int, Field(ge=1, le=64)] = 1
     """Trials that share one accelerator."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """``auto`` takes CUDA, else MPS, else the CPU."""
+    """``auto`` takes CUDA, else MPS, else the CPU; where trials are given GPUs, CUDA and nothing else."""
     max_failures: Annotated[int, Field(ge=0, le=100)] = 2
-    """How often a trial may fail and be tried again from its last checkpoint."""
+    """How often a trial may fail and be tried again from its last checkpoint; once more, and it is given up, or, where the
+    machine is to blame, the session ends and the trial is not."""
     dashboard: bool = False
     """Whether a Ray that is started for the sweep has its dashboard; a cluster has the one it was started with."""
 

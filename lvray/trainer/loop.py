@@ -80,7 +80,13 @@ class Bench:
     asked_to_pause: Callable[[], bool] = never
 
 
-def run(task: Task, report: Report, *, asked_to_pause: Callable[[], bool] = never) -> None:
+def run(
+    task: Task,
+    report: Report,
+    *,
+    asked_to_pause: Callable[[], bool] = never,
+    begun: Callable[[], object] = lambda: None,
+) -> None:
     """Trains one trial from where it stood to its last milestone, reporting at each.
 
     `report` is called when the milestone's checkpoint is on the disk. It may block, and it may raise
@@ -92,11 +98,14 @@ def run(task: Task, report: Report, *, asked_to_pause: Callable[[], bool] = neve
     `asked_to_pause` is looked at before every step. Once it is true the attempt writes a checkpoint where it
     stands, reports a `Pause` and ends; evaluations and forecasts are not broken off.
 
+    `begun` is called once, before the first FLOP is used: model, data and checkpoint are there by then.
+
     Raises:
         DataError: the data set cannot be read, or is too small or too short for what is asked.
         ModelError: the base model cannot be had, lacks a layer that the adapter is for, or takes no such prompts as
             are asked for.
         CheckpointError: the checkpoint to go on from is missing, damaged, or does not fit.
+        MachineError: this machine has no such device.
         RunFolderError: the trial's folder cannot be written.
         Superseded: a later attempt at the trial has begun.
     """
@@ -119,23 +128,24 @@ def run(task: Task, report: Report, *, asked_to_pause: Callable[[], bool] = neve
         bench = Bench(
             task, device, accelerator_on(device.type), tokenizer, texts, model, asked_to_pause
         )
-        _reach_milestones(bench, report)
+        _reach_milestones(bench, report, begun)
     finally:
         detach(model)
 
 
-def _reach_milestones(bench: Bench, report: Report) -> None:
+def _reach_milestones(bench: Bench, report: Report, begun: Callable[[], object]) -> None:
     """Trains, evaluates, writes and reports, milestone by milestone."""
     task, config = bench.task, bench.task.config
     torch.manual_seed(config.seed)
     learner = None if config.lora is None else Learner.of(bench, config.lora)
     step, before = learner.start() if learner else (0, Stretch())
+    begun()
     meter = Meter(task.prices, tokens_per_step=config.batch_size * config.context_length)
     for index in range(task.reached + 1, len(task.milestones)):
         milestone = task.milestones[index]
 
         # 1. train exactly to the milestone, or until the loss is lost, or somebody asks for a pause
-        begun = step
+        here = step
         heard = task.milestones[index - 1].step if index else 0
         stretch = learner.train(step, milestone.step, before) if learner else Stretch()
         own_steps = stretch.steps - before.steps
@@ -144,7 +154,7 @@ def _reach_milestones(bench: Bench, report: Report) -> None:
         metrics = stretch.metrics()
         if learner and stretch.finite and step < milestone.step:
             if own_steps:  # else it stands where its checkpoint is, or at its very start
-                learner.checkpoint(step, keep={heard, begun, step}, unheard=stretch)
+                learner.checkpoint(step, keep={heard, here, step}, unheard=stretch)
             report(Pause(task.trial_id, task.attempt, step, meter.flops, meter.seconds))
             return
 
@@ -164,7 +174,7 @@ def _reach_milestones(bench: Bench, report: Report) -> None:
         if learner and finite:
             # Until this milestone is heard of, the trial goes on from where this stretch began, and its winner's
             # adapter would be that of the milestone before.
-            learner.checkpoint(step, keep={heard, begun, step})
+            learner.checkpoint(step, keep={heard, here, step})
 
         # 4. report, and perhaps never return
         report(

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from lvray.core.errors import ModelError
+from lvray.core.errors import MachineError, ModelError
 from lvray.core.run_folder import HEAD_BIAS
 from lvray.core.trial import ALL_LINEAR, LoraConfig
 from lvray.trainer.head import causal_model
@@ -55,21 +55,48 @@ def pick_device(name: str) -> torch.device:
     """Gives the device by name; ``auto`` is CUDA, else MPS, else the CPU.
 
     Raises:
-        ModelError: the machine has no such device.
+        MachineError: the machine has no such device, or one that does not work.
     """
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if name == "auto":
-        return torch.device(next(kind for kind, there in available.items() if there))
-    if not available.get(name, False):
-        have = ", ".join(kind for kind, there in available.items() if there)
-        raise ModelError(
-            f"device {name} is not to be had on this machine; it has {have} (or say auto)"
+    have = [kind for kind, there in available.items() if there]
+    kind = have[0] if name == "auto" else name
+    if kind not in have:
+        raise MachineError(
+            f"device {kind} is not to be had on this machine, which has {', '.join(have)}: {_why_not(kind)}"
         )
-    return torch.device(name)
+    device = torch.device(kind)
+    if kind == "cuda":
+        _try_out(device)
+    return device
+
+
+def _why_not(kind: str) -> str:
+    """What torch says of a device that it does not have, and what would be right."""
+    if kind != "cuda":
+        return f"torch {torch.__version__} finds none; name another one, or say auto"
+    if torch.version.cuda is None:
+        told = "is built without CUDA; install one that is built with it"
+    else:
+        told = (
+            f"is built for CUDA {torch.version.cuda} and finds no GPU that it can use; "
+            "`nvidia-smi` there tells whether the driver works and is new enough"
+        )
+    return f"torch {torch.__version__} {told}, or take the CPU (in a sweep, --set resources.device=cpu)"
+
+
+def _try_out(device: torch.device) -> None:
+    """Puts one number on the device: a GPU that is broken, or that another process has to itself, is listed all the same."""
+    try:
+        torch.zeros(1, device=device)
+    except RuntimeError as error:
+        first = str(error).strip().splitlines()[0]
+        raise MachineError(
+            f"device {device} of this machine does not work: {first}; `nvidia-smi` there tells more"
+        ) from error
 
 
 def name_of(device: torch.device) -> str:

@@ -193,7 +193,6 @@ class OnRay:
             run_stage(
                 scheduler,
                 task_of,
-                folder_of=folder_of,
                 workers=Workers(cpus=1, gpus=0),
                 capacity=lambda: WORKERS,
                 changed=heard,
@@ -208,12 +207,17 @@ class OnRay:
 
 
 def made_up_run(
-    task: Task, report: Callable[[Measurement], None], *, asked_to_pause: Callable[[], bool]
+    task: Task,
+    report: Callable[[Measurement], None],
+    *,
+    asked_to_pause: Callable[[], bool],
+    begun: Callable[[], object],
 ) -> None:
     """Stands where `lvray.trainer.loop.run` does: it trains nothing, and breaks once wherever chance has it."""
     Path(task.folder).mkdir(parents=True, exist_ok=True)
     slope = Slope(Path(task.folder).parents[1])
-    begun = task.milestones[task.reached].flops if task.reached >= 0 else 0
+    before = task.milestones[task.reached].flops if task.reached >= 0 else 0
+    begun()
     for index in range(task.reached + 1, len(task.milestones)):
         here = task.milestones[index]
         chance = random.Random(f"{task.data.codec['seed']}/{task.trial_id}/{index}")
@@ -230,7 +234,7 @@ def made_up_run(
                 task.attempt,
                 index,
                 here.step,
-                here.flops - begun,
+                here.flops - before,
                 reading.validation_loss,
                 seconds=1.0,
             )

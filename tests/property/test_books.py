@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvray.core.errors import BudgetTooSmall
+from lvray.core.errors import Blame, BudgetTooSmall
 from lvray.core.trial import (
     Action,
     Measurement,
@@ -129,7 +129,8 @@ class World:
         grant, index = self.grants.pop(self.chance.randrange(len(self.grants)))
         fate = self.chance.random()
         if fate < 0.08:
-            self.scheduler.fail(grant.plan.trial_id, "the worker died")
+            blame, unused = self.chance.choice(list(Blame)), self.chance.random() < 0.5
+            self.scheduler.fail(grant.plan.trial_id, "it died", blame=blame, unused=unused)
             return
         if fate < 0.16 and (pause := self.paused(grant, index)) is not None:
             self.scheduler.pause(pause)

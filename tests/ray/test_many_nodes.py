@@ -11,14 +11,24 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from socket import gethostname
 from time import monotonic, sleep
 from typing import Any
 
 import pytest
+import torch
 
+from lvray.core.preemption import Preemption
+from lvray.core.run_folder import RunFolder
+from lvray.driver import walk
+from lvray.driver.walk import Run, open_run
 from lvray.ray_tune import session  # first: it sets what Ray reads when it is imported
+from lvray.ray_tune.backend import run_stage
+from lvray.ray_tune.capacity import Room, Workers, workers_for
+from lvray.scheduler.scheduler import Scheduler
+from lvray.spec.load import load
 
 import ray  # isort: skip
 from ray._private.state import actors  # isort: skip
@@ -84,7 +94,6 @@ def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("RAY_TMPDIR", folder)
-        patch.setenv("LVRAY_NODE_CACHE", f"{folder}/cache")
         head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         try:
@@ -97,7 +106,15 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def nodes(cluster) -> Iterator[Nodes]:
+def cache(tmp_path, monkeypatch) -> Path:
+    """Where the workers of this test keep copies: a node gives its workers the variables that it was started with."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LVRAY_NODE_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def nodes(cluster, cache) -> Iterator[Nodes]:
     """Two nodes of one core and one make-believe GPU beside the head."""
     made = Nodes(cluster)
     made.join(cpus=1, gpus=1)
@@ -170,24 +187,113 @@ def test_a_sweep_goes_on_when_a_node_is_lost_and_uses_one_that_joins(nodes, tmp_
     assert told["reserved"] == "0"
 
 
+def search(home: Path, *overrides: str, capacity: Callable[[Room, Run], int]) -> None:
+    """Runs the sweep's stage from this process, two trials on each GPU.
+
+    Ray believes in these GPUs and torch does not, so trials are told to train on the CPU; beside that they are told what
+    `lvray.sweep` tells them.
+    """
+    run = open_run(load(SWEEP, overrides=overrides), RunFolder(home / "runs" / "many"))
+
+    def carry_out(run: Run, scheduler: Scheduler) -> None:
+        told: list[str] = []
+        trials = len(scheduler.trials)
+        workers = workers_for(
+            session.nodes, trials, trials_per_gpu=2, device="auto", tell=told.append
+        )
+        assert workers == Workers(cpus=0.5, gpus=0.5)
+        room = Room(session.nodes, workers, trials, changed=lambda count: None, tell=told.append)
+        run_stage(
+            scheduler,
+            lambda grant: replace(run.task_of(grant, threads=workers.threads), device="cpu"),
+            workers=workers,
+            capacity=lambda: capacity(room, run),
+            changed=run.changed,
+            tick=lambda: None,
+            preemption=Preemption(run.folder.pause),
+        )
+        assert told == []
+
+    walk.run_stage(run, run.sweep.stages[0], carry_out)
+    assert journal(home, "failure") == []
+    ended = [row for row in journal(home, "decision") if row["status"] == "completed"]
+    assert len(ended) == 4
+    assert audit(home)["ok"]
+
+
 def test_trials_share_the_gpus_of_every_node_and_no_gpu_has_more_than_it_may(nodes, tmp_path):
-    settings = (
-        "resources.trials_per_gpu=2",
-        "resources.device=auto",
-        "stages.search.steps=24",
-        "stages.search.evaluations=2",
-    )
-    driver = nodes.start(tmp_path, *(word for each in settings for word in ("--set", each)))
-    _, err = driver.communicate(timeout=240)
-    assert driver.returncode == 0, err
-    (begun,) = journal(tmp_path, "workers")
-    assert (begun["count"], begun["cpus"], begun["gpus"]) == (4, 0.5, 0.5)
+    short = ("stages.search.steps=24", "stages.search.evaluations=2")
+    search(tmp_path, *short, capacity=lambda room, run: room())
     used = Counter(row["Address"]["NodeID"] for row in nodes.workers())
     assert used.keys() == nodes.there.keys(), "every node had trials, the head none"
     assert {most_at_once(nodes.workers(node)) for node in used} == {2}
-    copies = [place for place in Path(os.environ["LVRAY_NODE_CACHE"]).iterdir() if not place.suffix]
-    assert len(copies) == 1, "four workers read the data from one copy"
-    assert audit(tmp_path)["ok"]
+
+
+def test_the_first_worker_copies_the_data_and_all_others_read_that_copy(
+    nodes, cache, tmp_path, monkeypatch
+):
+    """Once a first trial was heard the data are spoilt, size and time as they were: who copies or reads them again fails."""
+    monkeypatch.setenv("LVRAY_CACHE", str(tmp_path / "data"))
+    first: dict[str, int] = {}
+
+    def one_then_all(room: Room, run: Run) -> int:
+        if not first and any(trial.curve for trial in run.history.trials.values()):
+            first.update(copies_in(cache))
+            spoil(Path(run.data.path))
+        return room() if first else 1
+
+    search(tmp_path, capacity=one_then_all)
+    assert len(nodes.workers()) > 1
+    assert len(first) == 1
+    assert copies_in(cache) == first, "what the first worker copied is still what there is"
+
+
+def copies_in(cache: Path) -> dict[str, int]:
+    """The inode of each file that workers copied, by its place."""
+    return {str(file): file.stat().st_ino for file in cache.glob("*/*") if file.is_file()}
+
+
+def spoil(file: Path) -> None:
+    """Fills a file with nonsense and lets it look as it did."""
+    seen = file.stat()
+    file.write_bytes(secrets.token_bytes(seen.st_size))
+    os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+
+
+def test_workers_without_cuda_are_told_of_at_once_and_the_same_command_goes_on_when_that_is_mended(
+    nodes, tmp_path
+):
+    """The command as it is, on GPUs that Ray believes in and torch does not find."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    short = ("--set", "stages.search.steps=24", "--set", "stages.search.evaluations=2")
+    gpus = ("--set", "resources.device=auto", "--set", "resources.max_failures=1")
+    driver = nodes.start(tmp_path, *short, *gpus)
+    out, err = driver.communicate(timeout=240)
+    assert driver.returncode == 1, (out, err)
+    for words in (
+        "failed 2 times in a row for the machine's sake",
+        f"{gethostname()}: device cuda is not to be had",
+        f"torch {torch.__version__}",
+        "--set resources.device=cpu",
+        "same command goes on",
+    ):
+        assert words in err, err
+    assert len(err.splitlines()) == 1, err
+    told = audit(tmp_path)
+    assert told["ok"], told["findings"]
+    assert (told["spent"], told["reserved"]) == ("0", "0"), "nothing was trained"
+    failures = journal(tmp_path, "failure")
+    assert {(row["blame"], row["status"]) for row in failures} == {("machine", "planned")}
+
+    driver = nodes.start(tmp_path, *short)
+    _, err = driver.communicate(timeout=240)
+    assert driver.returncode == 0, err
+    ended = [row for row in journal(tmp_path, "decision") if row["status"] == "completed"]
+    assert len(ended) == 4
+    told = audit(tmp_path)
+    assert told["ok"], told["findings"]
+    assert told["lost"] == "0"
 
 
 def test_a_driver_that_names_no_cluster_starts_a_ray_of_its_own(nodes):

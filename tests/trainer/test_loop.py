@@ -131,6 +131,16 @@ def test_only_the_last_two_checkpoints_are_kept(make_task, trial_folder):
     assert kept == ["step-00000003", "step-00000004"]
 
 
+def test_an_attempt_says_that_it_begins_to_compute_once_it_has_all_it_needs(make_task):
+    said = []
+    run(make_task(1, 2), lambda told: said.append("report"), begun=lambda: said.append("begun"))
+    assert said == ["begun", "report", "report"]
+    lost = replace(make_task(4, 6, name="lost"), reached=0)
+    with pytest.raises(CheckpointError):
+        run(lost, lambda told: None, begun=lambda: said.append("begun"))
+    assert said.count("begun") == 1
+
+
 def test_a_missing_checkpoint_is_told_in_words(make_task):
     with pytest.raises(CheckpointError, match="step-00000004"):
         heard(make_task(4, 8, reached=0))

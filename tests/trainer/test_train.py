@@ -123,6 +123,25 @@ def test_a_trial_that_breaks_is_told_and_its_reservation_lost(command, folder, m
     assert told["spent"] == told["lost"] != "0"
 
 
+def test_a_disk_that_is_mended_lets_the_same_command_go_on(command, folder, capsys):
+    trial = folder / "trials" / "train"
+    trial.mkdir(parents=True)
+    in_the_way = trial / "checkpoints"
+    in_the_way.write_text("a file where the folder should be")
+    assert command("--steps", "4", "--evaluations", "2") == 1
+    assert "cannot write" in capsys.readouterr().err
+    first = books(folder, capsys)
+    assert first["ok"], first["findings"]
+    assert int(first["lost"]) > 0
+
+    in_the_way.unlink()
+    assert command("--steps", "4", "--evaluations", "2") == 0
+    assert (folder / "best" / "adapter_model.safetensors").exists()
+    last = books(folder, capsys)
+    assert last["ok"], last["findings"]
+    assert last["lost"] == first["lost"]
+
+
 @pytest.mark.parametrize(
     ("steps", "told"), [("0", "0 is not above 0"), ("many", "many is no whole number")]
 )

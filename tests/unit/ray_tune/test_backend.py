@@ -55,7 +55,6 @@ def test_a_signal_that_tune_heard_in_our_place_pauses_the_sweep_and_refuses_no_t
         backend.run_stage(
             scheduler,
             lambda grant: pytest.fail("nothing is granted"),
-            folder_of=lambda name: tmp_path / name,
             workers=Workers(1, 0),
             capacity=lambda: 1,
             changed=lambda: None,
@@ -72,7 +71,6 @@ def test_a_trial_that_paused_though_this_driver_was_not_asked_ends_the_session(s
     relay = Relay(
         scheduler,
         {"tune": "t0"},
-        lambda name: tmp_path / name,
         lambda: None,
         asked=preemption.ask,
     )

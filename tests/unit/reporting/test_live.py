@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from lvray.core.errors import Blame
 from lvray.core.trial import Measurement, StagePlan, StepPrices, TrialConfig, TrialPlan
 from lvray.reporting.facts import read_facts
 from lvray.reporting.live import (
@@ -134,7 +135,7 @@ def test_running_trials_stand_first_and_the_rest_is_counted(invented):
     scheduler = begin(invented, count=MOST_ROWS + 5)
     for _ in range(3):
         scheduler.next_grant()
-    scheduler.fail("search-0", "out of memory", retry=False)
+    scheduler.fail("search-0", "no such layer", blame=Blame.TRIAL)
     scene = Scene(invented.history, invented.books.ledger)
     assert [trial.plan.trial_id for trial in scene.trials[:2]] == ["search-1", "search-2"]
     text = shown(render(scene, elapsed=1, spent_before=0, width=100))
