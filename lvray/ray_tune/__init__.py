@@ -23,14 +23,16 @@ ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # 15 unless told otherwise: any other busy process would starve the trials
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "600",  # 2 unless told otherwise, then a trial is given up
     "TUNE_GLOBAL_CHECKPOINT_S": "100000",
     "TUNE_MAX_PENDING_TRIALS_PG": "2",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 """Ray reads some of these when it is imported, so they are set before any file of this room does.
 
-They leave only our own output on the terminal, our own journal as the only state, our own hands on
-Ctrl-C, and a token on every connection. A value that is set already stays.
+In workers too, which import `trainable` before they take up an attempt. They leave only our own output on the
+terminal, our own journal as the only state, our own hands on Ctrl-C, and a token on every connection. A value
+that is set already stays.
 """
 
 for _name, _value in ENVIRONMENT.items():

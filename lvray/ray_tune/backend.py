@@ -68,7 +68,8 @@ def run_stage(
         scheduler, told, capacity, ending=lambda: interrupted.is_set() or bool(preemption)
     )
     resources = {"cpu": workers.cpus, "gpu": workers.gpus}
-    stage = _Stage(scheduler, admission.attempts, interrupted, preemption, tick)
+    relay = Relay(scheduler, admission.attempts, changed, asked=preemption.ask)
+    stage = _Stage(scheduler, admission.attempts, relay, interrupted, preemption, tick)
     with (
         tempfile.TemporaryDirectory(prefix="lvray-", ignore_cleanup_errors=True) as folder,
         _signals_restored(),
@@ -78,7 +79,7 @@ def run_stage(
             tune.with_resources(attempt, resources),
             tune_config=TuneConfig(
                 search_alg=admission,
-                scheduler=Relay(scheduler, admission.attempts, changed, asked=preemption.ask),
+                scheduler=relay,
                 num_samples=-1,
                 reuse_actors=True,
                 trial_name_creator=lambda trial: admission.attempts[trial.trial_id],
@@ -105,7 +106,7 @@ def run_stage(
 
 
 class _Stage(Callback):
-    """What is done whenever Tune's loop goes round: look whether the session is to end, and show how things stand.
+    """What is done whenever Tune's loop goes round: look at how things stand, whether the session is to end, and show it.
 
     While Tune runs a stage, its own handler of SIGUSR1 is what ends its loop between two events, in a fraction of a
     second. It is kept, to be called from here; the signals themselves come to us.
@@ -115,6 +116,7 @@ class _Stage(Callback):
         self,
         scheduler: Scheduler,
         attempts: Mapping[str, str],
+        relay: Relay,
         interrupted: Event,
         preemption: Preemption,
         tick: Callable[[], None],
@@ -122,6 +124,7 @@ class _Stage(Callback):
         super().__init__()
         self._scheduler = scheduler
         self._attempts = attempts
+        self._relay = relay
         self._interrupted = interrupted
         self._preemption = preemption
         self._tick = tick
@@ -137,7 +140,8 @@ class _Stage(Callback):
         signal.signal(SIGNAL, self._preemption.ask)
 
     def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: object) -> None:
-        """Ends the stage if the session is to end, then shows how things stand."""
+        """Looks for what Tune does not tell, ends the stage if the session is to end, then shows how things stand."""
+        self._relay.look_for_given_up(trials)
         if self._interrupted.is_set():
             # Before Tune takes its workers down, which may take long on a cluster that is being ended too.
             self._scheduler.interrupt("interrupted")

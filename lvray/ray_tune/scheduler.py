@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
@@ -14,6 +14,9 @@ from lvray.core.trial import Action, Measurement, Pause
 from lvray.ray_tune.lost import failure_of
 from lvray.ray_tune.trainable import MEASUREMENT, PAUSE
 from lvray.scheduler.scheduler import Scheduler
+
+GIVEN_UP = "its worker did not leave the attempt before, and Ray gave it up"
+"""Why an attempt failed that never began."""
 
 
 class Relay(FIFOScheduler):
@@ -42,6 +45,7 @@ class Relay(FIFOScheduler):
         self._scheduler = scheduler
         self._attempts = attempts
         self._changed = changed
+        self._told: set[str] = set()
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
@@ -59,6 +63,7 @@ class Relay(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: TuneController, trial: TuneTrial) -> None:
         """Notes that the attempt broke. Tune itself never retries: a retry must be paid for first."""
+        self._told.add(trial.trial_id)
         name = self._attempts[trial.trial_id]
         failure = failure_of(trial)
         self._scheduler.fail(name, failure.reason, blame=failure.blame, unused=failure.unused)
@@ -72,6 +77,17 @@ class Relay(FIFOScheduler):
             self._attempts[trial.trial_id], "the worker ended before its milestone"
         )
         self._changed()
+
+    def look_for_given_up(self, trials: Iterable[TuneTrial]) -> None:
+        """Notes attempts that Tune gave up without a word, since their worker did not leave the attempt before in time.
+
+        Tune puts such a trial in error and calls nobody.
+        """
+        for trial in trials:
+            if trial.status == TuneTrial.ERROR and trial.trial_id not in self._told:
+                self._told.add(trial.trial_id)
+                self._scheduler.fail(self._attempts[trial.trial_id], GIVEN_UP)
+                self._changed()
 
     def __getstate__(self) -> dict[str, object]:
         """Nothing: Tune pickles all it is given, to restore it in a way that we never use."""

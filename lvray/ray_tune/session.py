@@ -54,9 +54,9 @@ def ray_session(*, dashboard: bool = False) -> Iterator[str]:
         try:
             context = ray.init(logging_level="ERROR", log_to_driver=False, **own)
             break
-        except (
-            RuntimeError
-        ) as error:  # on a cold disk the first start of Ray's server can take longer than Ray waits
+        except Exception as error:
+            if not _is_slow_start(error):
+                raise
             ray.shutdown()
             if attempt == STARTS:
                 raise LvrayError(f"Ray did not start in {STARTS} attempts: {error}") from error
@@ -66,6 +66,14 @@ def ray_session(*, dashboard: bool = False) -> Iterator[str]:
         yield where_dashboard(context.dashboard_url, os.environ)
     finally:
         ray.shutdown()
+
+
+def _is_slow_start(error: Exception) -> bool:
+    """Whether Ray may start if it is asked again: on a cold or busy machine its server can take longer than Ray waits.
+
+    It says so by a RuntimeError or, where its node is not known within 30 s, by an Exception of no kind.
+    """
+    return isinstance(error, RuntimeError) or type(error) is Exception
 
 
 def _keep_token() -> None:

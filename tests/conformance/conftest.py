@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 
 import pytest
@@ -41,6 +42,8 @@ MOST_FAILURES = 1
 """How often a trial may break before it is given up."""
 HELD_BACK = 1_000_000
 """FLOPs set aside for a later stage, before anything runs."""
+PATIENCE = "TUNE_FUNCTION_THREAD_TIMEOUT_S"
+"""Seconds that Tune gives a worker to leave an attempt, before it gives the next one up."""
 TOO_FAST = 1.0
 """A learning rate at which a trial diverges."""
 
@@ -77,6 +80,8 @@ class Scene:
     ends_after: int | None = None
     """The driver ends once it has heard so much; another takes the stage up."""
     seed: int = 0
+    lingers: str = ""
+    """How long the first attempt that begins takes to end when it is told to, on Ray: ``long``, or for ``ever`` and Tune gives it no time."""
 
 
 @dataclass
@@ -177,7 +182,13 @@ class OnRay:
                 grant.attempt,
                 model="none",
                 device="cpu",
-                data=DataTask("", (), (), (), {"crashes": scene.crashes, "seed": scene.seed}),
+                data=DataTask(
+                    "",
+                    (),
+                    (),
+                    (),
+                    {"crashes": scene.crashes, "seed": scene.seed, "lingers": scene.lingers},
+                ),
                 evaluation=EvaluationTask(0, 0, 0),
                 config=plan.config,
                 milestones=plan.milestones,
@@ -214,10 +225,33 @@ def made_up_run(
     begun: Callable[[], object],
 ) -> None:
     """Stands where `lvray.trainer.loop.run` does: it trains nothing, and breaks once wherever chance has it."""
+    folder, lingers = Path(task.folder).parents[1], task.data.codec["lingers"]
+    slow = bool(lingers) and is_first(folder / "first")
+    if slow and lingers == "ever":
+        os.environ[PATIENCE] = "0"
+    begun()
+    try:
+        reach_milestones(task, report)
+    except SystemExit:
+        if slow:
+            (folder / "lingered").touch()
+            Event().wait(5 if lingers == "long" else None)  # Ray itself would wait for 2 s
+        raise
+
+
+def is_first(mark: Path) -> bool:
+    """Whether nobody has asked before."""
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def reach_milestones(task: Task, report: Callable[[Measurement], None]) -> None:
     Path(task.folder).mkdir(parents=True, exist_ok=True)
     slope = Slope(Path(task.folder).parents[1])
     before = task.milestones[task.reached].flops if task.reached >= 0 else 0
-    begun()
     for index in range(task.reached + 1, len(task.milestones)):
         here = task.milestones[index]
         chance = random.Random(f"{task.data.codec['seed']}/{task.trial_id}/{index}")
@@ -244,6 +278,7 @@ def made_up_run(
 
 def give_a_made_up_trainer() -> None:
     """Runs in every worker as it starts."""
+    os.environ.pop(PATIENCE, None)  # as on a node that knows nothing of what the driver sets
     module = ModuleType("lvray.trainer.loop")
     module.run = made_up_run
     sys.modules[module.__name__] = module
@@ -325,7 +360,7 @@ def carried_out(tmp_path_factory):
     """Gives the outcome of a scene on a backend; each is carried out once."""
     known: dict[tuple[str, Scene], Outcome] = {}
 
-    def outcome(backend: Simulator | OnRay, stage: StagePlan, **weather: float) -> Outcome:
+    def outcome(backend: Simulator | OnRay, stage: StagePlan, **weather: float | str) -> Outcome:
         scene = Scene(stage, **weather)
         place = backend.name, scene
         if place not in known:

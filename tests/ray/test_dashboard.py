@@ -27,7 +27,7 @@ def get(url: str, *, token: str = "", post: bool = False, cookie: str = "") -> t
     headers |= {"Cookie": cookie} if cookie else {}
     asked = urllib.request.Request(url, headers=headers, method="POST" if post else "GET")
     try:
-        with urllib.request.urlopen(asked, timeout=10) as answer:
+        with urllib.request.urlopen(asked, timeout=60) as answer:
             return answer.status, answer.read().decode(), answer.headers.get("Set-Cookie", "")
     except urllib.error.HTTPError as error:
         with error:
@@ -70,6 +70,7 @@ def met(tmp_path_factory):
 def meet(driver: subprocess.Popen[str], home: Path) -> dict:
     """Asks the dashboard and the gauges of a sweep while it runs, then ends it as Ctrl-C does."""
     told = driver.stdout.readline()
+    assert told, driver.communicate()[1]
     address = re.search(r"http://\S+:\d+", told)[0]
     token = (home / ".ray" / "auth_token").read_text()
     answers = {
@@ -80,16 +81,16 @@ def meet(driver: subprocess.Popen[str], home: Path) -> dict:
     }
     cookie = answers["login"][2].split(";")[0]
     found: dict[tuple[str, ...], float] = {}
-    end = monotonic() + 60
-    while monotonic() < end:
+    end = monotonic() + 600
+    while not found.get(("lvray_flops_spent",)):
+        assert driver.poll() is None, driver.communicate()[1]
+        assert monotonic() < end, f"the gauges say {found}"
         _, discovered, _ = get(f"{address}/api/prometheus/sd", cookie=cookie)
         targets = [target for each in json.loads(discovered) for target in each["targets"]]
         found = gauges_in("".join(get(f"http://{target}/metrics")[1] for target in targets))
-        if found.get(("lvray_flops_spent",)):
-            break
         sleep(1)
     driver.send_signal(signal.SIGINT)
-    out, err = driver.communicate(timeout=60)
+    out, err = driver.communicate(timeout=600)
     assert driver.returncode == 130, err
     return {"out": told + out, "token": token, "found": found, **answers}
 

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -273,10 +274,11 @@ def test_two_ledgers_on_one_file_see_each_other(path):
     assert one.free == 0
 
 
-def hammer(path, name: str, stretches: int) -> None:
-    """Draws on the stage that all share until nothing is left."""
+def hammer(path, name: str, together) -> None:
+    """Draws on the stage that all share until nothing is left, beginning when all are there."""
     books = Books(Ledger.open(path, convention="coursework"), "s")
-    for number in range(stretches):
+    together.wait(300)
+    for number in count():
         try:
             books.reserve("search", name, 7, key=f"{name}/{number}")
         except Overdraft:
@@ -288,15 +290,19 @@ def test_four_processes_one_of_them_killed_never_overdraw(path):
     books = opened(path, 2000)
     books.allow("search", 2000, key="1")
     context = multiprocessing.get_context("spawn")
-    crowd = [context.Process(target=hammer, args=(path, f"t{n}", 200)) for n in range(4)]
+    together = context.Barrier(4)
+    crowd = [context.Process(target=hammer, args=(path, f"t{n}", together)) for n in range(4)]
     for process in crowd:
         process.start()
-    size = path.stat().st_size
-    while path.stat().st_size < size + 3000:
-        time.sleep(0.01)
+    end = time.monotonic() + 300
+    while path.read_text().count('"s/t0/') < 5:  # it draws, and not others alone
+        assert crowd[0].is_alive(), "it ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.001)
     os.kill(crowd[0].pid, signal.SIGKILL)
     for process in crowd:
-        process.join()
+        process.join(300)
+    assert [process.exitcode for process in crowd] == [-signal.SIGKILL, 0, 0, 0]
     ledger = Ledger.read(path)
     held = sum(flops for account, flops in ledger.balances.items() if account.startswith("trial:"))
     left = ledger.balance("stage:s/search")
