@@ -15,10 +15,10 @@ from pathlib import Path
 
 from lvray.core.arguments import positive
 from lvray.core.batch import patience
-from lvray.core.errors import LvrayError
+from lvray.core.errors import LvrayError, TrialFailed
 from lvray.core.preemption import Preemption
 from lvray.core.run_folder import RunFolder
-from lvray.core.trial import Measurement
+from lvray.core.trial import Measurement, Status
 from lvray.core.units import format_flops, format_seconds
 from lvray.driver.inline import run_inline
 from lvray.driver.walk import Run, open_run, walk
@@ -57,6 +57,11 @@ def train(sweep: Sweep, folder: RunFolder, preemption: Preemption, *, threads: i
 
     if not run.history.ended:
         walk(run, carry_out)
+    for name, trial in run.history.trials.items():
+        if trial.status is Status.FAILED:
+            raise TrialFailed(
+                f"{name} failed: {trial.reason}; mend that, and start anew with --fresh"
+            )
     return run
 
 

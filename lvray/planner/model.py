@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from lvray.core.errors import ModelError, missing_model
+from lvray.core.model_files import lacking
 
 TINY = "tiny"
 HUB_SECONDS = 10
@@ -53,7 +53,7 @@ def ensure_whole(model: str, cache: Path) -> Path | None:
     if model == TINY:
         return None
     folder = Path(model) if Path(model).is_dir() else _snapshot(model, cache)
-    lacks = [] if folder is None else _lacks(folder)
+    lacks = [] if folder is None else lacking(folder)
     if folder is not None and not lacks:
         return folder
     where = f"in {cache}" if folder is None else f"whole in {folder} (no {', '.join(lacks)})"
@@ -83,26 +83,3 @@ def _snapshot(model: str, cache: Path) -> Path | None:
         return None
     folder = place / "snapshots" / commit
     return folder if folder.is_dir() else None
-
-
-def _lacks(folder: Path) -> list[str]:
-    """What is not there of config, tokenizer and weights: a model that was only asked for its config has nothing else."""
-    lacks = [] if (folder / "config.json").is_file() else ["config.json"]
-    tokenizers = "tokenizer_config.json", "tokenizer.json"
-    if not any((folder / name).is_file() for name in tokenizers):
-        lacks.append(tokenizers[0])
-    return lacks + _lacking_weights(folder)
-
-
-def _lacking_weights(folder: Path) -> list[str]:
-    for name in ("model.safetensors", "pytorch_model.bin"):  # in transformers' own order
-        if (folder / name).is_file():
-            return []
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            try:
-                parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError):
-                return [index.name]
-            return sorted(part for part in parts if not (folder / part).is_file())
-    return ["model.safetensors"]

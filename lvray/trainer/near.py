@@ -22,6 +22,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from lvray.core.model_files import lacking
+
 NODE_CACHE = "LVRAY_NODE_CACHE"
 """The environment variable that names a folder on the node's own disk."""
 
@@ -151,15 +153,4 @@ def _snapshot(model: str) -> Path | None:
         snapshot = Path(snapshot_download(model, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return snapshot if _whole(snapshot) else None
-
-
-def _whole(snapshot: Path) -> bool:
-    """Whether config, tokenizer and weights are there: one that was only asked for its config holds nothing else."""
-    index = snapshot / "model.safetensors.index.json"
-    if index.exists():
-        weights = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    else:
-        weights = {"model.safetensors"}
-    needed = {"config.json", "tokenizer_config.json", *weights}
-    return all((snapshot / name).exists() for name in needed)
+    return None if lacking(snapshot) else snapshot

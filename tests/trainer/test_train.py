@@ -121,6 +121,11 @@ def test_a_trial_that_breaks_is_told_and_its_reservation_lost(command, folder, m
     told = books(folder, capsys)
     assert told["ok"], told["findings"]
     assert told["spent"] == told["lost"] != "0"
+    for _ in range(2):
+        assert command("--steps", "4") == 1
+        assert (
+            "train failed: the data are gone; mend that, and start anew" in capsys.readouterr().err
+        )
 
 
 def test_a_disk_that_is_mended_lets_the_same_command_go_on(command, folder, capsys):

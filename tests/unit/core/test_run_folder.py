@@ -12,7 +12,7 @@ from threading import Timer
 import pytest
 
 from lvray.core.errors import RunFolderError
-from lvray.core.run_folder import RunFolder, take_lock
+from lvray.core.run_folder import RunFolder, take_lock, write_whole
 
 HOLDER = (
     "import sys; from pathlib import Path; from lvray.core.run_folder import RunFolder\n"
@@ -61,3 +61,9 @@ def test_a_file_that_cannot_be_locked_is_told_with_what_to_do(tmp_path, wait):
             take_lock(handle, place, wait=wait)
     finally:
         os.close(handle)
+
+
+def test_a_file_where_a_folder_should_be_is_told_and_not_what_clearing_up_met(tmp_path):
+    (tmp_path / "trials").write_text("a file")
+    with pytest.raises(RunFolderError, match=r"trials/t/config\.json: cannot be written"):
+        write_whole(tmp_path / "trials" / "t" / "config.json", "{}")
