@@ -69,6 +69,8 @@ def met(tmp_path_factory):
 
 def meet(driver: subprocess.Popen[str], home: Path) -> dict:
     """Asks the dashboard and the gauges of a sweep while it runs, then ends it as Ctrl-C does."""
+    folder = driver.stdout.readline()
+    assert folder == f"run folder: {home / 'runs' / 'small'}\n", driver.communicate()[1]
     told = driver.stdout.readline()
     assert told, driver.communicate()[1]
     address = re.search(r"http://\S+:\d+", told)[0]
