@@ -190,7 +190,9 @@ def _parser() -> argparse.ArgumentParser:
         help="the head of a Ray cluster that is there already (default: $RAY_ADDRESS, or a Ray of its own, here)",
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="put a run folder of that name aside and start anew"
+        "--fresh",
+        action="store_true",
+        help="put a run folder of that name aside and start anew; a batch job does so once, however often it is queued again",
     )
     return parser
 

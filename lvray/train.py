@@ -125,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         "--runs", type=Path, default=Path("runs"), help="where run folders are made (default: runs)"
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="put a run folder of that name aside and start anew"
+        "--fresh",
+        action="store_true",
+        help="put a run folder of that name aside and start anew; a batch job does so once, however often it is queued again",
     )
     return parser
 
