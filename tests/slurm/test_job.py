@@ -120,6 +120,8 @@ def test_a_notice_that_comes_before_anything_has_started_queues_the_job_again(si
 def test_trials_that_do_not_pause_in_time_are_ended_and_the_job_is_queued_again(site, tmp_path):
     job = site.submit(tmp_path, *ENDLESS, options=BOTH, LVRAY_NOTICE="60")
     wait_for_one_on_each(site, job)
+    before = site.seconds_worked()
+    job.wait_until(lambda: site.seconds_worked() > before + 2, "the trials have begun")
     with site.frozen_trials():
         site.run("scancel", "--batch", "--signal=USR1", job.number)
         job.wait_until(lambda: "queued again" in job.log(), "it was queued again")
