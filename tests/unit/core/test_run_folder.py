@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from socket import gethostname
 from threading import Timer
 
@@ -20,8 +21,9 @@ HOLDER = (
 )
 
 
-def test_a_folder_in_use_is_refused_with_the_host_and_process_of_its_driver(tmp_path):
-    folder = RunFolder(tmp_path / "runs" / "s")
+@contextmanager
+def held(folder):
+    """Another process holds the folder; it leaves when it is told something or killed."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(folder.root)],
         stdin=subprocess.PIPE,
@@ -29,6 +31,12 @@ def test_a_folder_in_use_is_refused_with_the_host_and_process_of_its_driver(tmp_
         text=True,
     ) as driver:
         assert driver.stdout.readline() == "held\n"
+        yield driver
+
+
+def test_a_folder_in_use_is_refused_with_the_host_and_process_of_its_driver(tmp_path):
+    folder = RunFolder(tmp_path / "runs" / "s")
+    with held(folder) as driver:
         with pytest.raises(RunFolderError) as refused, folder.locked():
             pass
         driver.communicate()
@@ -39,13 +47,7 @@ def test_a_folder_in_use_is_refused_with_the_host_and_process_of_its_driver(tmp_
 
 def test_a_folder_in_use_is_waited_for_as_long_as_asked(tmp_path):
     folder = RunFolder(tmp_path / "runs" / "s")
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder.root)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as driver:
-        assert driver.stdout.readline() == "held\n"
+    with held(folder) as driver:
         Timer(0.5, driver.kill).start()
         with folder.locked(wait=60):
             assert driver.wait(60) == -signal.SIGKILL

@@ -17,15 +17,9 @@ from lvray.core.trial import (
     TrialConfig,
     TrialPlan,
 )
-from lvray.ledger.books import Books
-from lvray.ledger.journal import MemoryJournal
-from lvray.ledger.ledger import Ledger
 from lvray.scheduler.halving import Halving
 from lvray.scheduler.milestones import fill, unroll
-from lvray.scheduler.registry import policy_of
-from lvray.scheduler.replay import fold
 from lvray.scheduler.roster import Roster
-from lvray.scheduler.scheduler import Scheduler
 
 PRICES = StepPrices(train_step=10, evaluation=100, forecast=0)
 
@@ -36,42 +30,10 @@ def plan(name="t0", stops=((10, None), (20, None)), **more) -> TrialPlan:
     )
 
 
-class Desk:
-    """A stage, its books and its journal; `next_session` replays them."""
-
-    def __init__(self, stage: StagePlan) -> None:
-        self.stage = stage
-        self.journal = MemoryJournal("journal")
-        self.ledger = MemoryJournal("ledger")
-        self.journal.append({"event": "stage", **stage.to_json()})
-        self.session = 0
-        self.next_session()
-
-    def next_session(self) -> Scheduler:
-        self.session += 1
-        self.books = Books(Ledger.open(self.ledger, convention="coursework"), "s")
-        self.books.open_sweep(self.stage.allowance)
-        self.books.allow("search", self.stage.allowance, key="all")
-        told = fold(self.journal.replay()).stages["search"]
-        self.scheduler = Scheduler(
-            told.plan,
-            policy_of(told.plan),
-            self.books,
-            self.journal.append,
-            session=self.session,
-            trials=told.trials,
-        )
-        self.scheduler.recover()
-        return self.scheduler
-
-    def lost(self) -> int:
-        return sum(row.flops for row in self.books.ledger.transfers if row.kind == "lose")
-
-
 @pytest.fixture
-def desk() -> Desk:
+def desk(desk_of):
     plans = (plan("t0"), plan("t1"))
-    return Desk(StagePlan("search", plans, sum(each.price for each in plans), "fixed"))
+    return desk_of(StagePlan("search", plans, sum(each.price for each in plans), "fixed"))
 
 
 def measured(grant, index: int, loss: float = 1.0) -> Measurement:
@@ -230,10 +192,10 @@ def test_a_trial_that_fills_its_stage_and_paused_is_laid_out_from_the_pause_on()
     assert fill(PRICES, 109, evaluations=3, forecast=False, behind=behind, paused_at=50) is None
 
 
-def test_one_that_fills_its_stage_paused_and_then_crashed_goes_on_with_what_is_left():
+def test_one_that_fills_its_stage_paused_and_then_crashed_goes_on_with_what_is_left(desk_of):
     milestones = fill(PRICES, 2_000, evaluations=4, forecast=False)
     filling = TrialPlan("t0", "search", TrialConfig(), milestones, PRICES, fills=True)
-    desk = Desk(StagePlan("search", (filling,), 2_000, "fixed"))
+    desk = desk_of(StagePlan("search", (filling,), 2_000, "fixed"))
     first = milestones[0].step
     desk.scheduler.next_grant()
     desk.scheduler.pause(Pause("t0", 1, first - 1, (first - 1) * 10, seconds=1.0))
